@@ -1,0 +1,45 @@
+"""Skip-Convolutions for video: networks that compute only what changed.
+
+The core needs torch alone. Where mmpose is installed, importing this package also registers its
+backbone, data set, metrics and hooks with mmpose, so that
+``custom_imports = dict(imports=['skippose'])`` is all that a config needs.
+"""
+
+from importlib.util import find_spec
+
+from skippose.context import clips
+from skippose.convert import convert, convert_
+from skippose.gates import (
+    ExactNormGate,
+    Gate,
+    GumbelGate,
+    InputNormGate,
+    OutputNormGate,
+    build_gate,
+)
+from skippose.layers import SkipConv2d
+from skippose.report import Report
+from skippose.runtime import Stream
+
+__version__ = "0.1.0.dev0"
+
+if find_spec("mmpose") is not None:
+    from skippose import compat
+
+    compat.apply()
+    from skippose import datasets, engine, evaluation, models  # noqa: F401
+
+__all__ = [
+    "ExactNormGate",
+    "Gate",
+    "GumbelGate",
+    "InputNormGate",
+    "OutputNormGate",
+    "Report",
+    "SkipConv2d",
+    "Stream",
+    "build_gate",
+    "clips",
+    "convert",
+    "convert_",
+]

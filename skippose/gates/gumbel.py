@@ -1,0 +1,104 @@
+"""The Gumbel gate: a learned decision, sampled in training."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from skippose.gates.base import BlockMode, Gate, Source, no_autocast
+from skippose.ops.geometry import Convolution, accumulation_dtype
+
+
+class GumbelGate(Gate):
+    """A convolution φ to one channel looks at the change: ``logit = φ * d + c``.
+
+    φ has the layer's kernel size, stride, padding and dilation. In training a binary sample is
+    drawn, ``g = 1[logit + n > 0]`` with logistic noise n (the difference of two Gumbels), and the
+    gradient is that of ``sigmoid((logit + n) / temperature)`` (straight-through). In evaluation
+    ``g = 1[logit > 0]``.
+
+    Args:
+        block: see :class:`Gate`; one sample per block, of its largest logit.
+        block_mode: see :class:`Gate`.
+        source: see :class:`Gate`.
+        temperature: of the sigmoid that gives the gradient; 2/3 as in the paper.
+        init_open: the initial c, a logit; positive so that training begins with open gates.
+        rectify: feed ``|d|`` instead of d, as the authors' code does. Only with reference
+            ``previous``: under ``hold`` a gate's memory is φ*x, from which ``|d|`` cannot be had.
+
+    Raises:
+        ValueError: for a temperature that is not positive, or a c that is not finite.
+    """
+
+    sees = "linear"
+    weight: nn.Parameter
+    bias: nn.Parameter
+
+    def __init__(
+        self,
+        block: int = 1,
+        block_mode: BlockMode = "scaled",
+        source: Source = "residual",
+        temperature: float = 2 / 3,
+        init_open: float = 3.0,
+        rectify: bool = False,
+    ) -> None:
+        super().__init__(block, block_mode, source)
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature!r}")
+        if not math.isfinite(init_open):
+            raise ValueError(f"init_open must be a finite logit, got {init_open!r}")
+        self.temperature = float(temperature)
+        self.init_open = float(init_open)
+        self.rectify = rectify
+
+    def for_layer(self, conv: nn.Conv2d) -> GumbelGate:
+        gate = cast(GumbelGate, super().for_layer(conv))
+        # Plain parameters and not a Conv2d: a backbone's init_weights re-initialises every Conv2d.
+        like = conv.weight.detach()
+        gate.weight = nn.Parameter(like.new_empty(1, conv.in_channels, *conv.kernel_size))
+        gate.bias = nn.Parameter(like.new_full((1,), self.init_open))
+        bound = 1 / math.sqrt(gate.weight[0].numel())
+        nn.init.uniform_(gate.weight, -bound, bound)
+        return gate
+
+    @property
+    def learns(self) -> bool:
+        return True
+
+    def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
+        change = change.abs() if self.rectify else change
+        phi = self.weight.to(change.dtype).reshape(-1, 1)
+        return (phi * change.flatten(1, 2)).sum(1)
+
+    def score(self, change: Tensor, conv: Convolution) -> Tensor:
+        """φ * change, without c: differences of two scores are scores of the difference."""
+        with no_autocast(change):
+            change = change.to(accumulation_dtype(change.dtype))
+            change = change.abs() if self.rectify else change
+            geometry = conv.geometry.ungrouped()
+            return geometry.convolve(change, self.weight.to(change.dtype))
+
+    def decide(self, score: Tensor, scale: Tensor | None) -> Tensor:
+        logit = score + self.bias.to(score.dtype)
+        if not self.training:
+            return logit > 0
+        u = torch.rand_like(logit).clamp_min(torch.finfo(logit.dtype).tiny)
+        logit = logit + torch.log(u) - torch.log1p(-u)
+        soft = torch.sigmoid(logit / self.temperature)
+        # hard + (soft - soft) in this order: exactly 0 or 1 in value.
+        return (logit > 0).to(soft.dtype) + (soft - soft.detach())
+
+    def macs_per_output(self, conv: nn.Conv2d) -> int:
+        return conv.in_channels * math.prod(conv.kernel_size)
+
+    def settings(self) -> dict[str, object]:
+        return {
+            **super().settings(),
+            "temperature": self.temperature,
+            "init_open": self.init_open,
+            "rectify": self.rectify,
+        }

@@ -1,0 +1,7 @@
+"""Network layers: the convolution that skips, and its neighbours that know about clips."""
+
+from skippose.layers.active import active_pass, gated_pass
+from skippose.layers.dense import ClipConsistent, count_macs
+from skippose.layers.skip_conv import SkipConv2d
+
+__all__ = ["ClipConsistent", "SkipConv2d", "active_pass", "count_macs", "gated_pass"]

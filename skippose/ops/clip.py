@@ -1,0 +1,249 @@
+"""Skip-Convolution over whole clips: one batch of convolutions, then a scan that only adds or
+selects. What training and evaluation run."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from skippose.ops.contract import GatedConvolution, PairNormRule, SkipResult, SkipState
+from skippose.ops.geometry import accumulation_dtype
+from skippose.ops.masks import changed_outputs
+from skippose.ops.norms import pair_power
+from skippose.ops.scan import hold_scan, previous_scan
+
+
+def skip_conv_clip(
+    x: Tensor,
+    layer: GatedConvolution,
+    state: SkipState | None = None,
+    dense: Tensor | None = None,
+    keep_state: bool = True,
+) -> SkipResult:
+    """Gated convolution of clips; the equations are in :mod:`skippose.ops.reference`.
+
+    Args:
+        x: (B, T, C, H, W).
+        layer: the convolution, its gate and what that refers to.
+        state: what the frames before returned, for clips that go on; None begins new clips.
+        dense: (B, T) bool on the CPU, frames to compute in full.
+        keep_state: return the state for the frames after; training has no use for it.
+    """
+    conv, gate = layer.conv, layer.gate
+    batch, frames = x.shape[:2]
+    size = layer.out_size(x)
+    exact = accumulation_dtype(x.dtype)
+    dense = torch.zeros(batch, frames, dtype=torch.bool) if dense is None else dense.clone()
+    if state is None:
+        dense[:, 0] = True
+    full = dense.to(x.device)[:, :, None, None, None]
+
+    residual = None
+    if layer.reference == "hold":
+        update = conv(x.flatten(0, 1)).unflatten(0, (batch, frames))
+        response = update.detach() if conv.bias is None else update.detach() - conv.start(x)
+    else:
+        first = x[:, :1] if state is None or state.x is None else state.x[:, None]
+        residual = x - torch.cat([first, x[:, :-1]], 1)
+        begun = torch.where(full, x, residual)
+        update = conv(begun.flatten(0, 1), bias=False).unflatten(0, (batch, frames))
+        response = update.detach()
+
+    changed = None
+    if layer.must_know_changed:
+        changed = full | _changed(x, layer, size, state)
+    scores = _scores(x, residual, response, layer, size, state)
+    scale = None if state is None else state.scale
+    opened: list[Tensor] = []
+    for t in range(frames):
+        all_dense, any_dense = bool(dense[:, t].all()), bool(dense[:, t].any())
+        if all_dense:
+            g = layer.all_open(batch, size, x.device)
+        else:
+            g = gate.decide(scores.at(t), scale)
+            if changed is not None:
+                g = layer.close_unchanged(g, changed[:, t])
+            if any_dense:
+                g = torch.where(full[:, t], torch.ones_like(g), g)
+        if any_dense:
+            measured = gate.measure(x[:, t], response[:, t].to(exact))
+            if measured is not None:
+                kept_scale = measured if scale is None else scale
+                scale = torch.where(full[:, t].flatten(), measured, kept_scale)
+        scores.keep(t, g)
+        opened.append(g)
+    soft = [g.dtype for g in opened if g.is_floating_point()]
+    gates = torch.stack([g.to(soft[0]) if soft else g for g in opened], 1)
+    g = layer.expand(gates, size)
+
+    z_before = None if state is None else state.z
+    if residual is None:
+        z = kept = hold_scan(update, g, z_before)
+    else:
+        kept = previous_scan(update, g, dense, conv.bias, z_before)
+        z = kept.to(update.dtype)
+    after = None
+    if keep_state:
+        after = SkipState(z=kept[:, -1].clone(), scale=scale)
+        if residual is not None or layer.must_know_changed:
+            after.x = x[:, -1].clone()
+        scores.remember(after)
+    return SkipResult(z=z, gate=gates, changed=changed, dense=dense, state=after)
+
+
+def _changed(
+    x: Tensor, layer: GatedConvolution, size: tuple[int, int], state: SkipState | None
+) -> Tensor:
+    """(B, T, 1, H', W') bool: changed since the frame before; True where there is none."""
+    batch, geometry = x.shape[0], layer.conv.geometry
+    if state is None or state.x is None:
+        first = torch.ones((batch, 1, *size), dtype=torch.bool, device=x.device)
+    else:
+        first = changed_outputs(x[:, 0], state.x, geometry)
+    if x.shape[1] == 1:
+        return first[:, None]
+    later = changed_outputs(x[:, 1:].flatten(0, 1), x[:, :-1].flatten(0, 1), geometry)
+    return torch.cat([first[:, None], later.unflatten(0, (batch, -1))], 1)
+
+
+def _scores(
+    x: Tensor,
+    residual: Tensor | None,
+    response: Tensor,
+    layer: GatedConvolution,
+    size: tuple[int, int],
+    state: SkipState | None,
+) -> _Scores:
+    """Where the gate's scores come from, by what it sees and refers to."""
+    sees, conv = layer.gate.sees, layer.conv
+    if layer.gate.source == "frame":
+        seen = x
+        if sees == "output":
+            seen = response
+            if residual is not None:
+                seen = conv(x.flatten(0, 1), bias=False).unflatten(0, x.shape[:2])
+        return _KnownScores(seen, layer)
+    if residual is not None:
+        return _KnownScores(response if sees == "output" else residual, layer)
+    if sees == "input":
+        return _InputSinceHeld(x, layer, size, state)
+    if sees == "output":
+        return _OutputSinceHeld(response + conv.start(x), layer, size, state)
+    return _LinearSinceHeld(x, layer, size, state)
+
+
+class _Scores:
+    """Block scores frame after frame: ``at(t)``, then ``keep(t, g)`` with the gates made of it."""
+
+    def at(self, t: int) -> Tensor:
+        """(B, 1, Hb, Wb)."""
+        raise NotImplementedError
+
+    def keep(self, t: int, gate: Tensor) -> None:
+        """Takes note of what frame t computed; nothing to do where scores ignore gates."""
+
+    def remember(self, state: SkipState) -> None:
+        """Puts what the next chunk needs into the state."""
+
+
+class _KnownScores(_Scores):
+    """Scores that do not depend on earlier gates: (B, T, ...) all at once."""
+
+    def __init__(self, seen: Tensor, layer: GatedConvolution) -> None:
+        self.scores = layer.score(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+
+    def at(self, t: int) -> Tensor:
+        return self.scores[:, t]
+
+
+class _OutputSinceHeld(_Scores):
+    """``w * d = (w * x_t + b) - z_{t-1}``: the held output is the memory."""
+
+    def __init__(
+        self, y: Tensor, layer: GatedConvolution, size: tuple[int, int], state: SkipState | None
+    ) -> None:
+        self.y, self.layer, self.size = y, layer, size
+        self.z = y[:, 0] if state is None else state.z
+
+    def at(self, t: int) -> Tensor:
+        return self.layer.score(self.y[:, t] - self.z)
+
+    def keep(self, t: int, gate: Tensor) -> None:
+        g = self.layer.expand(gate, self.size) > 0.5
+        self.z = torch.where(g, self.y[:, t], self.z)
+
+
+class _LinearSinceHeld(_Scores):
+    """``φ * d = φ * x_t - φ * x_τ``: one channel of memory."""
+
+    def __init__(
+        self, x: Tensor, layer: GatedConvolution, size: tuple[int, int], state: SkipState | None
+    ) -> None:
+        self.layer, self.size = layer, size
+        self.linear = layer.gate.score(x.flatten(0, 1), layer.conv).unflatten(0, x.shape[:2])
+        before = None if state is None else state.linear
+        self.held = self.linear[:, 0] if before is None else before
+
+    def at(self, t: int) -> Tensor:
+        return self.layer.pool(self.linear[:, t] - self.held)
+
+    def keep(self, t: int, gate: Tensor) -> None:
+        g = self.layer.expand(gate, self.size) > 0.5
+        self.held = torch.where(g, self.linear[:, t], self.held)
+
+    def remember(self, state: SkipState) -> None:
+        state.linear = self.held
+
+
+class _InputSinceHeld(_Scores):
+    """Norms of ``x_t - x_τ``, τ differing from block to block.
+
+    Each earlier frame that some block still refers to is paired with this frame as a whole, and
+    every block picks its own pair: cheap, because a pair costs one pass over the input, far less
+    than one convolution. Blocks last computed before this clip compare patches, as the step form
+    does.
+    """
+
+    BEFORE = -1  # stands for "before this clip" among frame numbers
+
+    def __init__(
+        self, x: Tensor, layer: GatedConvolution, size: tuple[int, int], state: SkipState | None
+    ) -> None:
+        self.x, self.layer, self.size = x.detach(), layer, size
+        self.patches = None if state is None else state.patches
+        start = 0 if self.patches is None else self.BEFORE
+        blocks = layer.all_open(x.shape[0], size, x.device)
+        self.held_at = torch.full_like(blocks, start, dtype=torch.int64)
+        self.live = [start]
+        self.buffer = torch.empty_like(self.x[:, 0])
+
+    @torch.no_grad()
+    def at(self, t: int) -> Tensor:
+        now, gate, conv = self.x[:, t], cast(PairNormRule, self.layer.gate), self.layer.conv
+        score: Tensor | None = None
+        for s in self.live:
+            if s == self.BEFORE and self.patches is not None:
+                part = self.layer.patch_score(self.layer.patches(now), self.patches, self.size)
+            else:
+                power = pair_power(now, self.x[:, s], gate.p, self.buffer)
+                part = self.layer.pool(gate.finish(power, conv, now.shape[1]))
+            score = part if score is None else torch.where(self.held_at == s, part, score)
+        assert score is not None  # some frame is always referred to
+        return score
+
+    def keep(self, t: int, gate: Tensor) -> None:
+        self.held_at = torch.where(gate > 0.5, t, self.held_at)
+        self.live = [s for s in dict.fromkeys([*self.live, t]) if bool((self.held_at == s).any())]
+
+    @torch.no_grad()
+    def remember(self, state: SkipState) -> None:
+        held_at = self.held_at[:, 0, :, :, None, None, None]
+        patches = self.patches
+        for s in self.live:
+            if s != self.BEFORE:
+                here = self.layer.patches(self.x[:, s])
+                patches = here if patches is None else torch.where(held_at == s, here, patches)
+        assert patches is not None
+        state.patches = patches.clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,176 @@
+"""What the operation needs of a gate, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from skippose.ops.geometry import Convolution
+from skippose.ops.masks import expand_blocks, pool_blocks
+
+Reference = Literal["hold", "previous"]
+"""``hold``: the change since an output was last computed. ``previous``: since the last frame."""
+
+REFERENCES: tuple[Reference, ...] = ("hold", "previous")
+
+
+class GateRule(Protocol):
+    """A gate as the operation sees it; :mod:`skippose.gates` has the real ones.
+
+    A change is a difference of two inputs of the layer (or the frame itself, by ``source``). Scores
+    are one channel; a gate opens a block by the largest score in it.
+    """
+
+    @property
+    def sees(self) -> Literal["input", "output", "linear"]:
+        """What a score is made from: a norm of the input's change, of the output's, or φ*change."""
+        ...
+
+    @property
+    def source(self) -> Literal["residual", "frame"]: ...
+
+    def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
+        """The plain formula: (N, C, K, L) columns and (N, O, L) = w * change to (N, L) scores."""
+        ...
+
+    def score(self, change: Tensor, conv: Convolution) -> Tensor:
+        """The same on images, padded as ``conv`` asks for.
+
+        (N, C, H, W) to (N, 1, H', W'); for ``sees='output'`` from w * change, (N, O, H', W').
+        """
+        ...
+
+    def decide(self, score: Tensor, scale: Tensor | None) -> Tensor:
+        """(N, 1, Hb, Wb) block scores and (N,) scales to gates: bool, or float with gradient."""
+        ...
+
+    def measure(self, x: Tensor, response: Tensor) -> Tensor | None:
+        """The layer's own magnitude at a dense frame: (N, C, H, W) and w * x to (N,), or None."""
+        ...
+
+
+class PairNormRule(GateRule, Protocol):
+    """A gate that sees a norm of the input's change, in two halves that pair up any two frames."""
+
+    p: float
+
+    def finish(self, power: Tensor, conv: Convolution, channels: int) -> Tensor:
+        """Powers summed over channels, (N, 1, H, W), to (N, 1, H', W') scores."""
+        ...
+
+
+@dataclass(frozen=True)
+class GatedConvolution:
+    """One layer's operation, state apart.
+
+    Attributes:
+        conv: the convolution.
+        gate: what decides where it runs.
+        reference: what a change is measured against.
+        block: (rows, columns) of outputs per decision.
+    """
+
+    conv: Convolution
+    gate: GateRule
+    reference: Reference = "hold"
+    block: tuple[int, int] = (1, 1)
+
+    def out_size(self, x: Tensor) -> tuple[int, int]:
+        """(H', W') for an input (..., H, W)."""
+        return self.conv.geometry.out_size(x.shape[-2], x.shape[-1])
+
+    def patches(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the input of each block with its halo, (N, Hb, Wb, C, Ph, Pw)."""
+        return self.conv.geometry.patches(x, self.block)
+
+    def score(self, change: Tensor) -> Tensor:
+        """The gate's block scores of a change: (N, ...) to (N, 1, Hb, Wb)."""
+        return self.pool(self.gate.score(change, self.conv))
+
+    def pool(self, score: Tensor) -> Tensor:
+        """A block's score is its largest: (N, 1, H', W') to (N, 1, Hb, Wb)."""
+        return pool_blocks(score, self.block)
+
+    def patch_score(self, patches: Tensor, held: Tensor, size: tuple[int, int]) -> Tensor:
+        """Block scores of the change between two sets of patches, for gates that see the input.
+
+        Args:
+            patches: (N, Hb, Wb, C, Ph, Pw), this frame's.
+            held: the same shape, what each block was last computed from.
+            size: (H', W'), the outputs that exist; a ragged last block's others do not count.
+
+        Returns:
+            (N, 1, Hb, Wb).
+        """
+        count, rows, columns, *shape = patches.shape
+        change = (patches - held).reshape(-1, *shape)
+        score = self.gate.score(change, self.conv.unpadded())
+        score = score.reshape(count, rows, columns, *self.block)
+        for i in (0, 1):
+            surplus = self.block[i] * score.shape[1 + i] - size[i]
+            if surplus:
+                last = score.select(1 + i, -1)  # (N, other, bh, bw)
+                last.narrow(2 + i, self.block[i] - surplus, surplus).zero_()
+        return score.amax((-2, -1))[:, None]
+
+    def all_open(self, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
+        """The gates of dense frames: (count, 1, Hb, Wb) bool."""
+        blocks = (-(-size[0] // self.block[0]), -(-size[1] // self.block[1]))
+        return torch.ones((count, 1, *blocks), dtype=torch.bool, device=device)
+
+    def expand(self, gate: Tensor, size: tuple[int, int]) -> Tensor:
+        """(..., Hb, Wb) to (..., H', W')."""
+        return expand_blocks(gate, self.block, size)
+
+    def close_unchanged(self, gate: Tensor, changed: Tensor) -> Tensor:
+        """Closes blocks none of whose outputs, (N, 1, H', W') bool, changed."""
+        return gate * (pool_blocks(changed.float(), self.block) > 0)
+
+    @property
+    def must_know_changed(self) -> bool:
+        """Whether the gate must be told where nothing changed.
+
+        A norm of the input's change is zero there by itself; any other score may open a gate.
+        """
+        return self.gate.sees != "input" or self.gate.source == "frame"
+
+
+@dataclass
+class SkipState:
+    """What one layer remembers of its slots. Fields that a gate does not need are None.
+
+    Attributes:
+        z: (S, O, H', W'), the last output; float32 or better for ``previous``.
+        scale: (S,), the magnitude that relative thresholds refer to.
+        x: (S, C, H, W), the last input.
+        patches: (S, Hb, Wb, C, Ph, Pw), the input each block was last computed from (``hold``).
+        linear: (S, 1, H', W'), φ*x where last computed (``hold``, gates linear in x).
+    """
+
+    z: Tensor
+    scale: Tensor | None = None
+    x: Tensor | None = None
+    patches: Tensor | None = None
+    linear: Tensor | None = None
+
+
+class SkipResult(NamedTuple):
+    """One layer's answer; (B, T, ...) from the clip form, (B, ...) from the step form.
+
+    Attributes:
+        z: (..., O, H', W') outputs.
+        gate: (..., 1, Hb, Wb), one value per block: bool, or float where it carries a gradient.
+        changed: (..., 1, H', W') bool, outputs whose receptive field changed since the frame
+            before; None for gates that spend no MACs of their own and need not know.
+        dense: (...) bool, frames computed in full whatever the gate says.
+        state: what the next frame needs; None where it was not asked for.
+    """
+
+    z: Tensor
+    gate: Tensor
+    changed: Tensor | None
+    dense: Tensor
+    state: SkipState | None

@@ -1,0 +1,5 @@
+"""Streams: gated networks on video, one frame at a time."""
+
+from skippose.runtime.stream import Stream
+
+__all__ = ["Stream"]
