@@ -145,8 +145,10 @@ class FramesPass:
         self._note(call, self._record(layer, operation, result))
         return result.z.flatten(0, 1)
 
-    def count_dense(self, layer: nn.Module, output: Tensor, macs: int) -> None:
+    def count_dense(self, layer: nn.Module, x: Tensor, macs: int) -> None:
         """Notes a layer that is not gated; ``macs`` of this whole call."""
+        if self.frame_size is None and x.dim() == 4:
+            self._begin(layer, x)
         frames = max(1, self.batch) * self.frames
         self._note(self._next_call(layer), CallRecord(macs // frames))
 
@@ -378,8 +380,9 @@ def clips(
     """
     if not isinstance(T, int) or T < 1:
         raise ValueError(f"a clip has at least one frame, got T={T!r}")
-    if lengths is not None and any(not 1 <= int(n) <= T for n in lengths):
-        raise ValueError(f"lengths must lie between 1 and T={T}, got {list(lengths)}")
+    least = 1 if state is None else 0  # a clip may have ended in the chunk before
+    if lengths is not None and any(not least <= int(n) <= T for n in lengths):
+        raise ValueError(f"lengths must lie between {least} and T={T}, got {list(lengths)}")
     run = FramesPass(T, Schedule(refresh_every, cut), state, keep_state, keep_masks, lengths)
     with gated_pass(run):
         yield run

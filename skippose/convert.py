@@ -44,7 +44,7 @@ def convert_(
     Args:
         net: any module.
         gate: the template for every layer: a gate, its config, or None (dense, but counted).
-        filter_fn: ``(module, name) -> bool``; False leaves a convolution dense.
+        filter_fn: ``(module, name) -> bool``; False leaves a convolution as it is.
         overrides: gates for single layers by name or glob pattern, None leaves them dense. An
             exact name wins over patterns, a later pattern over an earlier one.
         reference: ``'hold'`` or ``'previous'``.
@@ -71,7 +71,9 @@ def convert_(
         found, layer_gate = _override(name, special)
         matched |= found
         if not found:
-            layer_gate = template if keep(module, name) else None
+            if not keep(module, name):
+                continue
+            layer_gate = template
         if layer_gate is not None and not _can_skip(module):
             raise ValueError(
                 f"layer {name!r} ({type(module).__name__}) is a convolution that cannot be "
@@ -99,9 +101,7 @@ def convert_(
                 setattr(parent, child_name, replaced[child])
             elif is_random(child) and not isinstance(parent, ClipConsistent):
                 setattr(parent, child_name, ClipConsistent(child))
-    for module in net.modules():
-        if isinstance(module, COUNTED) and not isinstance(module, SkipConv2d):
-            _count_once(module)
+    count_layers(net)
     return net
 
 
@@ -138,9 +138,12 @@ def _override(name: str, special: Mapping[str, Gate | None]) -> tuple[set[str], 
     return set(matching), special[matching[-1]] if matching else None
 
 
-def _count_once(module: nn.Module) -> None:
-    if count_macs not in module._forward_hooks.values():
-        module.register_forward_hook(count_macs)
+def count_layers(net: nn.Module) -> None:
+    """Makes the layers that are not gated report their MACs to clips and streams."""
+    for module in net.modules():
+        dense = isinstance(module, COUNTED) and not isinstance(module, SkipConv2d)
+        if dense and count_macs not in module._forward_hooks.values():
+            module.register_forward_hook(count_macs)
 
 
 def name_layers(net: nn.Module) -> None:

@@ -26,8 +26,8 @@ class GatedPass(Protocol):
         """The gated convolution of one layer's input."""
         ...
 
-    def count_dense(self, layer: nn.Module, output: Tensor, macs: int) -> None:
-        """Notes a layer that is not gated: the MACs of this call, all images together."""
+    def count_dense(self, layer: nn.Module, x: Tensor, macs: int) -> None:
+        """Notes a layer that is not gated: its input, and the MACs of this call in all."""
         ...
 
     def repeat_draw(self, layer: nn.Module, x: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ def count_macs(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         locations = output.numel() // layer.out_features
     else:
         locations = output.numel() // layer.out_channels
-    weight: Tensor = layer.weight
-    run.count_dense(layer, output, locations * weight.numel())
+    weight = layer.get_parameter("weight")
+    run.count_dense(layer, inputs[0], locations * weight.numel())
 
 
 class ClipConsistent(nn.Module):

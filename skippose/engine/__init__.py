@@ -1,0 +1,5 @@
+"""What skippose adds to mmengine's runner."""
+
+from skippose.engine.hooks import GateVisualizationHook
+
+__all__ = ["GateVisualizationHook"]

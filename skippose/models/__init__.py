@@ -1,0 +1,8 @@
+"""What skippose registers with mmpose's models."""
+
+from skippose.models.backbones import SkipHRNet
+from skippose.models.data_preprocessors import ClipPoseDataPreprocessor
+from skippose.models.losses import GateLoss
+from skippose.models.pose_estimators import SkipTopdownPoseEstimator
+
+__all__ = ["ClipPoseDataPreprocessor", "GateLoss", "SkipHRNet", "SkipTopdownPoseEstimator"]

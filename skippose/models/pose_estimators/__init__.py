@@ -1,0 +1,5 @@
+"""Pose estimators that take clips."""
+
+from skippose.models.pose_estimators.skip_topdown import SkipTopdownPoseEstimator
+
+__all__ = ["SkipTopdownPoseEstimator"]
