@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from skippose.ops.contract import GatedConvolution, PairNormRule, SkipResult, SkipState
-from skippose.ops.geometry import accumulation_dtype
+from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.ops.masks import changed_outputs
 from skippose.ops.norms import pair_power
 from skippose.ops.scan import hold_scan, previous_scan
@@ -45,10 +45,12 @@ def skip_conv_clip(
         update = conv(x.flatten(0, 1)).unflatten(0, (batch, frames))
         response = update.detach() if conv.bias is None else update.detach() - conv.start(x)
     else:
-        first = x[:, :1] if state is None or state.x is None else state.x[:, None]
-        residual = x - torch.cat([first, x[:, :-1]], 1)
-        begun = torch.where(full, x, residual)
-        update = conv(begun.flatten(0, 1), bias=False).unflatten(0, (batch, frames))
+        # In float32: rounded differences of half-precision frames would not add up to the frame.
+        now = x.to(exact)
+        first = now[:, :1] if state is None or state.x is None else state.x[:, None].to(exact)
+        residual = now - torch.cat([first, now[:, :-1]], 1)
+        begun = torch.where(full, now, residual)
+        update = conv.update(begun.flatten(0, 1)).unflatten(0, (batch, frames))
         response = update.detach()
 
     changed = None
@@ -83,7 +85,7 @@ def skip_conv_clip(
         z = kept = hold_scan(update, g, z_before)
     else:
         kept = previous_scan(update, g, dense, conv.bias, z_before)
-        z = kept.to(update.dtype)
+        z = kept.to(update.dtype if autocasts(x) else x.dtype)
     after = None
     if keep_state:
         after = SkipState(z=kept[:, -1].clone(), scale=scale)

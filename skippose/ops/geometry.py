@@ -130,6 +130,16 @@ class Convolution:
         """``w * x + b``, or ``w * x``: (N, C, H, W) to (N, O, H', W')."""
         return self.geometry.convolve(x, self.weight, self.bias if bias else None)
 
+    def update(self, change: Tensor) -> Tensor:
+        """``w * change``, in the change's precision: (N, C, H, W) to (N, O, H', W').
+
+        Changes come in float32 or better. Under autocast this is autocast's convolution: a clip
+        in training is short. Without it, rounding every update of a half-precision stream would
+        be a random walk of the running sum.
+        """
+        weight = self.weight if autocasts(change) else self.weight.to(change.dtype)
+        return self.geometry.convolve(change, weight)
+
     def start(self, like: Tensor) -> Tensor:
         """The bias, or zero, as (1 or O, 1, 1) in the accumulators' dtype."""
         dtype = accumulation_dtype(like.dtype)
@@ -140,6 +150,14 @@ class Convolution:
         """The same for inputs whose padding is already there."""
         geometry = replace(self.geometry, padding=(0, 0, 0, 0))
         return Convolution(self.weight, self.bias, geometry)
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether convolutions of ``x`` run in autocast's precision here."""
+    try:
+        return torch.is_autocast_enabled(x.device.type)
+    except TypeError:  # torch before 2.4
+        return torch.is_autocast_cpu_enabled() if x.is_cpu else torch.is_autocast_enabled()
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

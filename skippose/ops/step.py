@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skippose.ops.contract import GatedConvolution, SkipResult, SkipState
-from skippose.ops.geometry import accumulation_dtype
+from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.ops.masks import changed_outputs
 
 
@@ -40,8 +40,10 @@ def skip_conv_step(
         update = conv(x)
         response = update.to(exact) - conv.start(x)
     else:
-        change = torch.zeros_like(x) if state is None else x - _kept(state.x)
-        update = conv(torch.where(full, x, change), bias=False)
+        # In float32: rounded differences of half-precision frames would not add up to the frame.
+        now = x.to(exact)
+        change = torch.zeros_like(now) if state is None else now - _kept(state.x).to(exact)
+        update = conv.update(torch.where(full, now, change))
         response = update.to(exact)
 
     changed = None
@@ -61,7 +63,7 @@ def skip_conv_step(
                 dense = dense | is_cut
                 full = dense.to(x.device)[:, None, None, None]
                 if change is not None:
-                    update = conv(torch.where(full, x, change), bias=False)
+                    update = conv.update(torch.where(full, now, change))
                     response = update.to(exact)
         opened = torch.where(full, torch.ones_like(opened), opened)
         if changed is not None:
@@ -73,7 +75,7 @@ def skip_conv_step(
         if state is not None:
             before = torch.where(full, before, state.z)
         kept = before + g * update.to(exact)
-        z = kept.to(update.dtype)
+        z = kept.to(update.dtype if autocasts(x) else x.dtype)
     elif state is None:
         z = kept = update
     elif g.is_floating_point():
