@@ -1,0 +1,299 @@
+"""Clips of one person, cut from any of mmpose's top-down data sets that hold videos."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os.path as osp
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset, force_full_init
+from mmengine.fileio import exists, load
+from mmengine.logging import print_log
+from mmpose.registry import DATASETS
+from mmpose.structures import PoseDataSample
+
+from .clip_index import Clip, has_gap, index_clips, window_frames
+from .clip_pipeline import ClipPipeline
+from .crop_windows import CROP_MODES, clip_windows
+
+# What mmpose's transforms and models expect of the data set in every sample.
+_METAINFO_KEYS = (
+    "dataset_name",
+    "upper_body_ids",
+    "lower_body_ids",
+    "flip_pairs",
+    "dataset_keypoint_weights",
+    "flip_indices",
+    "skeleton_links",
+)
+# Settings of the wrapped data set that choose or change its samples, with the value that they must
+# have: the wrapper reads the annotation file itself and would otherwise ignore them silently.
+_PLAIN = dict(
+    bbox_file=None, filter_cfg=None, _indices=None, sample_interval=1, data_mode="topdown"
+)
+
+
+class ClipSamples:
+    """The samples of a clip's T frames, in order.
+
+    Behaves as a list for reading. It is no `Sequence` because mmengine's ``pseudo_collate`` turns
+    sequences around (T lists of B samples) and refuses those of unequal length, which clips have.
+    """
+
+    def __init__(self, samples: Sequence[PoseDataSample]) -> None:
+        self._samples = list(samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[PoseDataSample]:
+        return iter(self._samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._samples[index]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._samples!r})"
+
+
+@DATASETS.register_module()
+class ClipDataset(BaseDataset):
+    """Clips of one person from a data set of annotated videos.
+
+    Wraps one of mmpose's top-down data sets. Its file paths, its meta information and its reading
+    of an annotation (JHMDB's is 1-based, for instance) are used as they are; only the grouping into
+    clips is done here, because mmpose's samples do not say what video they come from.
+
+    An item is ``dict(inputs, data_samples)``: the frames, uint8 ``(T, 3, H, W)``, and T
+    `PoseDataSample`. Beside what the pipeline packs, each has in its metainfo ``clip_id``
+    (``<video directory>#<track id>``), ``frame`` (0-based index in the clip) and ``labelled``. With
+    a pipeline that packs nothing an item is ``dict(clip_id, frames)``, T results dicts.
+
+    Rules:
+
+    - A clip is one person (``track_id``) in one video (directory of images), in the order of the
+      frame numbers, from the person's first to the last annotation and on over adjoining frames
+      in which nobody is annotated. Where no annotation has a track id, a video must show one
+      person.
+    - Training (``test_mode=False``): items are windows of at most ``clip_len`` frames that are
+      ``stride`` frames apart; together they show (almost) every frame once. The order of items is
+      the file's, always; a sampler shuffles. A window without a label is left out, and how many is
+      logged. Testing: an item is a whole clip; ``clip_len`` and ``stride`` play no role.
+    - A short clip is an item as short as it is; the preprocessor pads it.
+    - An unlabelled frame is input without loss: ``labelled`` is False, no keypoint is visible, all
+      weights are 0, and the box is that of the last labelled frame before it (of the first one
+      after it, at the start of a clip).
+    - A gap in the numbers of the listed frames (the file leaves some out) does not divide a clip;
+      clips with gaps are counted and a warning is logged.
+    - A frame that is missing, unreadable, cut off, or of another size than its clip raises
+      `FrameError`, which names the file, when the item is asked for. A clip is never shortened.
+    - All random draws of the pipeline are made once for an item: see `ClipPipeline`.
+
+    The crop window stays put where `crop` says so: ``'hysteresis'`` moves it only when the person's
+    box leaves an inner margin; ``'first'`` never moves it; ``'union'`` covers the whole item and
+    needs its future: offline only; ``'frame'`` is mmpose's own crop around each frame's box, which
+    moves every pixel of every frame. See `skippose.datasets.crop_windows`. A training window has
+    its own crop window, from its first frame on.
+
+    Args:
+        dataset: The mmpose data set, as a config or built, with an empty pipeline.
+        clip_len: Frames of a training window.
+        stride: Frames from one frame of a training window to the next.
+        crop: ``'hysteresis'``, ``'union'``, ``'first'`` or ``'frame'``.
+        pipeline: Transforms for single images, as in any mmpose config.
+        test_mode: Whether items are whole clips.
+        crop_cfg: ``margin`` and ``shrink`` of the hysteresis.
+        indices: Only these items (or the first so many).
+        serialize_data: Keep the clips as bytes that all workers share.
+        lazy_init: Read the annotation file when it is first needed.
+        max_refetch: As in `mmengine.dataset.BaseDataset`.
+
+    Raises:
+        ValueError: An argument out of its range; a wrapped data set with a pipeline, with
+            detections, or with settings that choose among its samples; an annotation file whose
+            track ids are missing or contradict one another.
+        FileNotFoundError: The annotation file is missing.
+    """
+
+    def __init__(
+        self,
+        dataset: dict | BaseDataset,
+        clip_len: int = 8,
+        stride: int = 1,
+        crop: str = "hysteresis",
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        crop_cfg: dict | None = None,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        lazy_init: bool = False,
+        max_refetch: int = 1000,
+    ) -> None:
+        for name, value in (("clip_len", clip_len), ("stride", stride)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, found {value!r}")
+        if crop not in CROP_MODES:
+            raise ValueError(f"crop must be one of {CROP_MODES}, found {crop!r}")
+        self.clip_len = clip_len
+        self.stride = stride
+        self.crop = crop
+        self.dataset = self._build_wrapped(dataset, test_mode)
+        super().__init__(
+            ann_file=self.dataset.ann_file,
+            indices=indices,
+            serialize_data=serialize_data,
+            pipeline=[],
+            test_mode=test_mode,
+            lazy_init=True,
+            max_refetch=max_refetch,
+        )
+        self.data_root = self.dataset.data_root
+        self.data_prefix = self.dataset.data_prefix
+        self._metainfo = self.dataset.metainfo
+        self.pipeline = ClipPipeline(pipeline)
+        if crop != "frame" and pipeline and self.pipeline.padding is None:
+            raise ValueError(
+                f"crop={crop!r} needs GetBBoxCenterScale in the pipeline, which makes a crop of a "
+                f"window; found {[type(t).__name__ for t in self.pipeline.transforms]}"
+            )
+        self._crop_args: dict = dict(
+            aspect_ratio=self.pipeline.aspect_ratio,
+            padding=self.pipeline.padding or 1.25,
+            **(crop_cfg or {}),
+        )
+        clip_windows("hysteresis", np.array([[0, 0, 1, 1]]), **self._crop_args)  # checks them
+        if not lazy_init:
+            self.full_init()
+
+    @staticmethod
+    def _build_wrapped(dataset: dict | BaseDataset, test_mode: bool) -> BaseDataset:
+        """Builds the wrapped data set without letting it read its annotation file."""
+        if isinstance(dataset, dict):
+            config = {"test_mode": test_mode, **dataset, "lazy_init": True}
+            dataset = DATASETS.build(config)
+        name = type(dataset).__name__
+        if dataset.pipeline.transforms:
+            raise ValueError(
+                f"{name}'s own pipeline must be empty, the transforms belong to ClipDataset: found "
+                f"{[type(t).__name__ for t in dataset.pipeline.transforms]}"
+            )
+        for key, plain in _PLAIN.items():
+            found = getattr(dataset, key, plain)
+            if found != plain and not (plain is None and not found):
+                raise ValueError(
+                    f"ClipDataset reads {name}'s annotation file itself and cannot honour "
+                    f"{key.lstrip('_')}={found!r}; expected {plain!r}"
+                )
+        if not hasattr(dataset, "parse_data_info"):
+            raise ValueError(f"{name} is no COCO-style data set of mmpose")
+        return dataset
+
+    def load_data_list(self) -> list[dict]:
+        """Returns the items: dicts of ``clip_id`` and ``frames`` (T results dicts)."""
+        path = self.dataset.ann_file
+        if not exists(path):
+            raise FileNotFoundError(f"annotation file {path}: missing")
+        content = load(path)
+        for key in ("images", "annotations"):
+            if not isinstance(content, dict) or key not in content:
+                raise ValueError(
+                    f"annotation file {path}: found no {key!r}; expected COCO's format"
+                )
+        if "categories" in content:
+            self._metainfo["CLASSES"] = content["categories"]
+        for image in content["images"]:  # as mmpose's own loader does before it parses
+            image["img_id"] = image["id"]
+            image["img_path"] = osp.join(self.data_prefix["img"], image["file_name"])
+        try:
+            clips = index_clips(content["images"], content["annotations"], self._parse)
+        except ValueError as error:
+            raise ValueError(f"annotation file {path}: {error}") from error
+        items: list[dict] = []
+        unlabelled = 0
+        for clip in clips:
+            frames = self._frame_infos(clip)
+            count = len(frames)
+            windows = [list(range(count))]
+            if not self.test_mode:
+                windows = window_frames(count, self.clip_len, self.stride)
+            for window in windows:
+                if any(frames[t]["labelled"] for t in window):
+                    items.append(dict(clip_id=clip.clip_id, frames=[frames[t] for t in window]))
+                else:
+                    unlabelled += 1
+        gaps = [clip.clip_id for clip in clips if has_gap(clip)]
+        if gaps:
+            print_log(
+                f"{path}: {len(gaps)} of {len(clips)} clips have gaps in the numbers of their "
+                f"frames, the first is {gaps[0]}",
+                logger="current",
+                level=logging.WARNING,
+            )
+        labels = [label for clip in clips for label in clip.labelled]
+        print_log(
+            f"{path}: {len(items)} items from {len(clips)} clips, {len(labels)} frames "
+            f"({len(labels) - sum(labels)} unlabelled); {unlabelled} windows without a label left "
+            "out",
+            logger="current",
+        )
+        return items
+
+    def _parse(self, annotation: dict, image: dict) -> dict | None:
+        """What mmpose's loader makes of an annotation, None if it would drop it."""
+        info = self.dataset.parse_data_info(dict(raw_ann_info=annotation, raw_img_info=image))
+        return info if info and self.dataset._is_valid_instance(info) else None
+
+    def _frame_infos(self, clip: Clip) -> list[dict]:
+        """One results dict for each frame; unlabelled ones borrow the box of a labelled one."""
+        donor = next(instance for instance in clip.instances if instance is not None)
+        infos = []
+        for index, (image, instance) in enumerate(zip(clip.images, clip.instances, strict=True)):
+            if instance is not None:
+                info = donor = instance
+            else:
+                info = copy.deepcopy(donor)
+                info["keypoints"] = np.zeros_like(info["keypoints"])
+                info["keypoints_visible"] = np.zeros_like(info["keypoints_visible"])
+                info.update(id=-1, img_id=image["id"], img_path=image["img_path"], num_keypoints=0)
+                info.pop("raw_ann_info", None)
+            infos.append({**info, "labelled": instance is not None, "frame": index})
+        return infos
+
+    @force_full_init
+    def get_data_info(self, idx: int) -> dict:
+        """Returns an item before the pipeline: ``clip_id``, ``sample_idx`` and T results dicts."""
+        info = super().get_data_info(idx)
+        for frame in info["frames"]:
+            frame["clip_id"] = info["clip_id"]
+            for key in _METAINFO_KEYS:
+                frame[key] = copy.deepcopy(self._metainfo[key])
+        return info
+
+    @force_full_init
+    def prepare_data(self, idx: int) -> dict:
+        """Returns an item after the pipeline.
+
+        Raises:
+            FrameError: A frame cannot be used; the message names the clip and the file.
+        """
+        info = self.get_data_info(idx)
+        frames = info["frames"]
+        keys = ("clip_id", "frame", "labelled")
+        identity = [{key: frame[key] for key in keys} for frame in frames]
+        boxes = np.stack([frame["bbox"][0] for frame in frames])
+        windows = clip_windows(self.crop, boxes, **self._crop_args)
+        labelled = [t for t, frame in enumerate(frames) if frame["labelled"]]
+        # The middle one stands for the clip where draws depend on the person, as half-body's do.
+        results = self.pipeline(frames, windows, labelled[len(labelled) // 2])
+        if not all("inputs" in result and "data_samples" in result for result in results):
+            return dict(clip_id=info["clip_id"], frames=results)
+        for result, values in zip(results, identity, strict=True):
+            result["data_samples"].set_metainfo(values)
+        return dict(
+            inputs=torch.stack([result["inputs"] for result in results]),
+            data_samples=ClipSamples([result["data_samples"] for result in results]),
+        )
