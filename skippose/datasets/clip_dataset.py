@@ -56,6 +56,11 @@ class ClipSamples:
     def __getitem__(self, index: Any) -> Any:
         return self._samples[index]
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """A field of the first labelled sample, where mmpose's hooks expect a sample."""
+        labelled = [s for s in self._samples if s.get("labelled", True)] or self._samples
+        return labelled[0].get(key, default)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._samples!r})"
 

@@ -12,7 +12,7 @@ from skippose.ops.contract import GatedConvolution, PairNormRule, SkipResult, Sk
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.ops.masks import changed_outputs
 from skippose.ops.norms import pair_power
-from skippose.ops.scan import hold_scan, previous_scan
+from skippose.ops.scan import hold_scan, previous_scan, residual
 
 
 def skip_conv_clip(
@@ -40,36 +40,34 @@ def skip_conv_clip(
         dense[:, 0] = True
     full = dense.to(x.device)[:, :, None, None, None]
 
-    residual = None
+    changes = None
     if layer.reference == "hold":
         update = conv(x.flatten(0, 1)).unflatten(0, (batch, frames))
         response = update.detach() if conv.bias is None else update.detach() - conv.start(x)
     else:
         # In float32: rounded differences of half-precision frames would not add up to the frame.
-        now = x.to(exact)
-        first = now[:, :1] if state is None or state.x is None else state.x[:, None].to(exact)
-        residual = now - torch.cat([first, now[:, :-1]], 1)
-        begun = torch.where(full, now, residual)
-        update = conv.update(begun.flatten(0, 1)).unflatten(0, (batch, frames))
+        before = None if state is None or state.x is None else state.x.to(exact)
+        changes = residual(x.to(exact), dense, before)
+        update = conv.update(changes.flatten(0, 1)).unflatten(0, (batch, frames))
         response = update.detach()
 
     changed = None
     if layer.must_know_changed:
         changed = full | _changed(x, layer, size, state)
-    scores = _scores(x, residual, response, layer, size, state)
+    scores = _scores(x, changes, response, layer, size, state)
     scale = None if state is None else state.scale
     opened: list[Tensor] = []
+    all_dense, any_dense = dense.all(0).tolist(), dense.any(0).tolist()
     for t in range(frames):
-        all_dense, any_dense = bool(dense[:, t].all()), bool(dense[:, t].any())
-        if all_dense:
+        if all_dense[t]:
             g = layer.all_open(batch, size, x.device)
         else:
             g = gate.decide(scores.at(t), scale)
             if changed is not None:
                 g = layer.close_unchanged(g, changed[:, t])
-            if any_dense:
+            if any_dense[t]:
                 g = torch.where(full[:, t], torch.ones_like(g), g)
-        if any_dense:
+        if any_dense[t]:
             measured = gate.measure(x[:, t], response[:, t].to(exact))
             if measured is not None:
                 kept_scale = measured if scale is None else scale
@@ -81,7 +79,7 @@ def skip_conv_clip(
     g = layer.expand(gates, size)
 
     z_before = None if state is None else state.z
-    if residual is None:
+    if changes is None:
         z = kept = hold_scan(update, g, z_before)
     else:
         kept = previous_scan(update, g, dense, conv.bias, z_before)
@@ -89,7 +87,7 @@ def skip_conv_clip(
     after = None
     if keep_state:
         after = SkipState(z=kept[:, -1].clone(), scale=scale)
-        if residual is not None or layer.must_know_changed:
+        if changes is not None or layer.must_know_changed:
             after.x = x[:, -1].clone()
         scores.remember(after)
     return SkipResult(z=z, gate=gates, changed=changed, dense=dense, state=after)
@@ -112,7 +110,7 @@ def _changed(
 
 def _scores(
     x: Tensor,
-    residual: Tensor | None,
+    changes: Tensor | None,
     response: Tensor,
     layer: GatedConvolution,
     size: tuple[int, int],
@@ -124,11 +122,11 @@ def _scores(
         seen = x
         if sees == "output":
             seen = response
-            if residual is not None:
+            if changes is not None:
                 seen = conv(x.flatten(0, 1), bias=False).unflatten(0, x.shape[:2])
         return _KnownScores(seen, layer)
-    if residual is not None:
-        return _KnownScores(response if sees == "output" else residual, layer)
+    if changes is not None:  # at dense frames these are no changes, and are not asked for
+        return _KnownScores(response if sees == "output" else changes, layer)
     if sees == "input":
         return _InputSinceHeld(x, layer, size, state)
     if sees == "output":
@@ -218,32 +216,33 @@ class _InputSinceHeld(_Scores):
         start = 0 if self.patches is None else self.BEFORE
         blocks = layer.all_open(x.shape[0], size, x.device)
         self.held_at = torch.full_like(blocks, start, dtype=torch.int64)
-        self.live = [start]
         self.buffer = torch.empty_like(self.x[:, 0])
 
     @torch.no_grad()
     def at(self, t: int) -> Tensor:
-        now, gate, conv = self.x[:, t], cast(PairNormRule, self.layer.gate), self.layer.conv
-        score: Tensor | None = None
-        for s in self.live:
-            if s == self.BEFORE and self.patches is not None:
-                part = self.layer.patch_score(self.layer.patches(now), self.patches, self.size)
-            else:
-                power = pair_power(now, self.x[:, s], gate.p, self.buffer)
-                part = self.layer.pool(gate.finish(power, conv, now.shape[1]))
-            score = part if score is None else torch.where(self.held_at == s, part, score)
-        assert score is not None  # some frame is always referred to
-        return score
+        now, gate, layer = self.x[:, t], cast(PairNormRule, self.layer.gate), self.layer
+        live = self.held_at.unique().tolist()
+        parts = []
+        if live[0] == self.BEFORE and self.patches is not None:
+            parts.append(layer.patch_score(layer.patches(now), self.patches, self.size))
+        pairs = [pair_power(now, self.x[:, s], gate.p, self.buffer) for s in live if s >= 0]
+        if pairs:
+            score = layer.pool(gate.finish(torch.cat(pairs), layer.conv, now.shape[1]))
+            parts += score.split(now.shape[0])
+        if len(parts) == 1:
+            return parts[0]
+        place = torch.zeros(self.x.shape[1] + 1, dtype=torch.int64, device=now.device)
+        place[live] = torch.arange(len(live), device=now.device)  # -1 is the last one
+        return torch.stack(parts).gather(0, place[self.held_at][None])[0]
 
     def keep(self, t: int, gate: Tensor) -> None:
         self.held_at = torch.where(gate > 0.5, t, self.held_at)
-        self.live = [s for s in dict.fromkeys([*self.live, t]) if bool((self.held_at == s).any())]
 
     @torch.no_grad()
     def remember(self, state: SkipState) -> None:
         held_at = self.held_at[:, 0, :, :, None, None, None]
         patches = self.patches
-        for s in self.live:
+        for s in self.held_at.unique().tolist():
             if s != self.BEFORE:
                 here = self.layer.patches(self.x[:, s])
                 patches = here if patches is None else torch.where(held_at == s, here, patches)

@@ -18,12 +18,13 @@ from skippose.ops.geometry import accumulation_dtype
 
 def _select(y: Tensor, opened: Tensor, z_before: Tensor | None) -> Tensor:
     z = torch.empty_like(y)
-    for t in range(y.shape[1]):
-        last = z_before if t == 0 else z[:, t - 1]
+    last = z_before
+    for y_t, opened_t, z_t in zip(y.unbind(1), opened.unbind(1), z.unbind(1), strict=True):
         if last is None:
-            z[:, 0] = y[:, 0]
+            z_t.copy_(y_t)
         else:
-            torch.where(opened[:, t], y[:, t], last, out=z[:, t])
+            torch.where(opened_t, y_t, last, out=z_t)
+        last = z_t
     return z
 
 
@@ -47,66 +48,131 @@ class _HoldScan(torch.autograd.Function):
         opened, y, z_before = ctx.saved_tensors
         frames = grad_z.shape[1]
         grad_y = torch.empty_like(grad_z)
+        grads, into, masks = grad_z.unbind(1), grad_y.unbind(1), opened.unbind(1)
         grad_gate = None
         if y is not None:
             z = _select(y, opened, z_before)
             grad_gate = opened.new_zeros(opened.shape, dtype=ctx.gate_dtype)
         carried: Tensor | None = None  # gradient that reaches z_t from later frames
         for t in reversed(range(frames)):
-            total = grad_z[:, t] if carried is None else grad_z[:, t] + carried
-            here = opened[:, t] if t > 0 or ctx.has_state else torch.ones_like(opened[:, t])
-            torch.mul(total, here, out=grad_y[:, t])
+            total = grads[t] if carried is None else grads[t] + carried
+            if t == 0 and not ctx.has_state:
+                into[0].copy_(total)
+                break
+            torch.mul(total, masks[t], out=into[t])
             if grad_gate is not None and y is not None:
                 last = z_before if t == 0 else z[:, t - 1]
-                if last is not None:
-                    product = total * (y[:, t] - last)
-                    grad_gate[:, t] = product.sum(1, keepdim=True, dtype=ctx.gate_dtype)
-            carried = total - grad_y[:, t]
+                product = total * (y[:, t] - last)
+                grad_gate[:, t] = product.sum(1, keepdim=True, dtype=ctx.gate_dtype)
+            carried = total - into[t]
         return grad_y, grad_gate, carried if ctx.has_state else None
 
 
+class _Dense:
+    """Which slots begin anew at each frame, asked for without touching tensors frame by frame."""
+
+    def __init__(self, dense: Tensor, has_state: bool) -> None:
+        self._slots = dense
+        self._all = dense.all(0).tolist()
+        self._any = dense.any(0).tolist()
+        if not has_state and not self._all[0]:
+            raise ValueError("without a state the first frame must be dense")
+
+    def all(self, t: int) -> bool:
+        """Whether every slot does."""
+        return self._all[t]
+
+    def slots(self, t: int, device: torch.device) -> Tensor | None:
+        """(B, 1, 1, 1) bool, or None if none does."""
+        return self._slots[:, t, None, None, None].to(device) if self._any[t] else None
+
+    def kept(self, x: Tensor, t: int) -> Tensor:
+        """x, (B, ...), with zeros where a slot begins anew."""
+        slots = self.slots(t, x.device)
+        return x if slots is None else x.masked_fill(slots, 0)
+
+
+class _Residual(torch.autograd.Function):
+    """``x_t - x_{t-1}``, or x_t itself at dense frames."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dense: Tensor, before: Tensor | None) -> Tensor:
+        ctx.dense, ctx.has_state = _Dense(dense, before is not None), before is not None
+        changes = torch.empty_like(x)
+        last = before
+        for t, (x_t, change) in enumerate(zip(x.unbind(1), changes.unbind(1), strict=True)):
+            if last is None or ctx.dense.all(t):
+                change.copy_(x_t)
+            else:
+                torch.sub(x_t, ctx.dense.kept(last, t), out=change)
+            last = x_t
+        return changes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grad_x = torch.empty_like(grad)
+        grads, into = grad.unbind(1), grad_x.unbind(1)
+        for t in range(len(grads)):
+            if t + 1 == len(grads) or ctx.dense.all(t + 1):
+                into[t].copy_(grads[t])
+            else:
+                torch.sub(grads[t], ctx.dense.kept(grads[t + 1], t + 1), out=into[t])
+        return grad_x, None, -ctx.dense.kept(grads[0], 0) if ctx.has_state else None
+
+
 class _PreviousScan(torch.autograd.Function):
-    """``z_t = k_t z_{t-1} + (1 - k_t) b + g_t ⊙ v_t`` with k_t = 0 at dense frames, else 1."""
+    """``z_t = z_{t-1} + g_t ⊙ v_t``, with b in place of z_{t-1} at dense frames."""
 
     @staticmethod
     def forward(
         ctx: Any, v: Tensor, gate: Tensor, dense: Tensor, bias: Tensor | None, before: Tensor | None
     ) -> Tensor:
-        keep = (~dense).to(v.device, accumulation_dtype(v.dtype))[:, :, None, None, None]
-        z = torch.empty_like(v, dtype=keep.dtype)
-        start = torch.zeros((), dtype=z.dtype, device=v.device)
+        exact = accumulation_dtype(v.dtype)
+        ctx.dense, ctx.has_state = _Dense(dense, before is not None), before is not None
+        z = torch.empty_like(v, dtype=exact)
+        start = v.new_zeros(1, 1, 1, 1, dtype=exact)
         if bias is not None:
-            start = bias.to(z.dtype)[:, None, None]
-        for t in range(v.shape[1]):
-            torch.mul(v[:, t], gate[:, t], out=z[:, t])
-            last = before if t == 0 else z[:, t - 1]
-            if last is None or bool(dense[:, t].all()):
-                z[:, t] += start
-            elif bool(dense[:, t].any()):
-                z[:, t] += torch.where(keep[:, t] > 0, last, start)
-            else:
-                z[:, t] += last
+            start = bias.to(exact)[None, :, None, None]
+        frames = zip(v.unbind(1), gate.to(exact).unbind(1), z.unbind(1), strict=True)
+        last = before
+        for t, (v_t, g_t, z_t) in enumerate(frames):
+            slots = ctx.dense.slots(t, v.device)
+            if last is None or ctx.dense.all(t):
+                last = start
+            elif slots is not None:
+                last = torch.where(slots, start, last)
+            torch.addcmul(last, v_t.to(exact), g_t, out=z_t)
+            last = z_t
         learns = gate.is_floating_point() and gate.requires_grad
-        ctx.save_for_backward(gate, keep, v if learns else None)
-        ctx.v_dtype, ctx.has_bias, ctx.has_state = v.dtype, bias is not None, before is not None
+        ctx.save_for_backward(gate, v if learns else None)
+        ctx.v_dtype, ctx.has_bias = v.dtype, bias is not None
         return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_z: Tensor) -> tuple[Tensor | None, ...]:
-        gate, keep, v = ctx.saved_tensors
+        gate, v = ctx.saved_tensors
+        dense: _Dense = ctx.dense
         grad_v = torch.empty_like(grad_z, dtype=ctx.v_dtype)
+        grads, into, opened = grad_z.unbind(1), grad_v.unbind(1), gate.to(grad_z.dtype).unbind(1)
         grad_gate = None if v is None else torch.zeros_like(gate)
         grad_bias = grad_z.new_zeros(grad_z.shape[2]) if ctx.has_bias else None
-        carried: Tensor | None = None
-        for t in reversed(range(grad_z.shape[1])):
-            total = grad_z[:, t] if carried is None else grad_z[:, t] + carried
-            grad_v[:, t] = total * gate[:, t]
+        carried: Tensor | None = None  # gradient that reaches z_t from later frames
+        for t in reversed(range(len(grads))):
+            total = grads[t] if carried is None else grads[t] + carried
+            if into[t].dtype == total.dtype:
+                torch.mul(total, opened[t], out=into[t])
+            else:
+                into[t].copy_(total * opened[t])
             if grad_gate is not None and v is not None:
                 grad_gate[:, t] = (total * v[:, t]).sum(1, keepdim=True)
-            if grad_bias is not None:
-                grad_bias += (total * (1 - keep[:, t])).sum((0, 2, 3))
-            carried = total * keep[:, t]
+            slots = dense.slots(t, total.device)
+            if grad_bias is not None and slots is not None:
+                grad_bias += (total * slots).sum((0, 2, 3))
+            carried = None if dense.all(t) else dense.kept(total, t)
+        if ctx.has_state and carried is None:
+            carried = torch.zeros_like(grad_z[:, 0])
         return grad_v, grad_gate, None, grad_bias, carried if ctx.has_state else None
 
 
@@ -123,6 +189,20 @@ def hold_scan(y: Tensor, gate: Tensor, z_before: Tensor | None = None) -> Tensor
         (B, T, O, H', W').
     """
     return _HoldScan.apply(y, gate, z_before)
+
+
+def residual(x: Tensor, dense: Tensor, before: Tensor | None = None) -> Tensor:
+    """What ``previous`` convolves: changes since the frame before, and dense frames whole.
+
+    Args:
+        x: (B, T, C, H, W).
+        dense: (B, T) bool, on the CPU.
+        before: (B, C, H, W), the frame before the first; without it the first is taken whole.
+
+    Returns:
+        (B, T, C, H, W).
+    """
+    return _Residual.apply(x, dense, before)
 
 
 def previous_scan(

@@ -1,0 +1,50 @@
+# make setup     .venv with everything that users and developers of skippose need
+# make test      lint, types and the fast tests
+# make test-all  the slow tests too
+# make lint      ruff and mypy alone
+# make clean     remove .venv, build outputs and caches
+
+SHELL := /bin/bash
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+# A first choice can be given: make setup PYTHON=/path/to/python3.12
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+WORKERS ?= 2
+# One thread per worker: the workers themselves fill the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
+
+.PHONY: setup test test-all lint clean
+
+setup: $(STAMP)
+
+# The order matters: xtcocotools compiles against the numpy and cython that are already installed, and
+# mmpose comes without its dependencies because one of them (chumpy) cannot be built any more.
+$(STAMP): pyproject.toml setup.py requirements/build.txt requirements/mmpose.txt requirements/dev.txt
+	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: make setup PYTHON=..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch -r requirements/build.txt -r requirements/mmpose.txt -r requirements/dev.txt
+	$(PIP) --no-build-isolation --no-binary xtcocotools xtcocotools
+	$(PIP) --no-deps 'mmpose>=1.1,<1.4'
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: setup lint
+	$(PYTEST) -m "not slow"
+
+test-all: setup lint
+	$(PYTEST)
+
+# Needs the environment, but does not bring an existing one up to date.
+lint:
+	@test -x $(BIN)/ruff -a -x $(BIN)/mypy || $(MAKE) setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy skippose/
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""Imports go downward only, and the lower floors need torch alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "skippose"
+
+# A module or subpackage of skippose -> its floor. One that is not listed fails the test: whoever
+# adds it decides where it stands. `compat` is a leaf beside the package's __init__.
+FLOORS = {
+    "ops": 0,
+    "gates": 1,
+    "layers": 2,
+    "context": 3,
+    "convert": 3,
+    "report": 3,
+    "runtime": 3,
+    "models": 4,
+    "datasets": 5,
+    "engine": 6,
+    "evaluation": 6,
+    "visualization": 6,
+    "compat": None,
+}
+TORCH_ALONE = {"torch"} | sys.stdlib_module_names
+ABOVE = {"tools", "configs", "benchmarks", "tests"}
+
+
+def modules() -> list[Path]:
+    found = [p for p in sorted(PACKAGE.rglob("*.py")) if p != PACKAGE / "__init__.py"]
+    assert found, f"no modules in {PACKAGE}"
+    return found
+
+
+def imports(path: Path, root: Path = ROOT) -> list[tuple[int, str]]:
+    """All imports of a file, also those within functions, as (line, absolute dotted name)."""
+    package = path.relative_to(root).with_suffix("").parts[:-1]
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            names += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            if module == "skippose":  # `from skippose import ops` names a module of the package
+                names += [(node.lineno, f"skippose.{alias.name}") for alias in node.names]
+            else:
+                names.append((node.lineno, module))
+    return names
+
+
+def part(path: Path, root: Path = ROOT) -> str:
+    """The first name below the package: `skippose/ops/clip.py` -> `ops`."""
+    return path.relative_to(root / "skippose").with_suffix("").parts[0]
+
+
+def violations(path: Path, root: Path = ROOT) -> list[str]:
+    floor = FLOORS[part(path, root)]
+    wrong = []
+    for line, name in imports(path, root):
+        where = f"{path.relative_to(root)}:{line} imports {name}"
+        top, *rest = name.split(".")
+        if top in ABOVE:
+            wrong.append(f"{where}, which stands above the package")
+        elif top == "skippose":
+            target = rest[0] if rest else ""
+            if target not in FLOORS:
+                wrong.append(f"{where}, which is on no floor (import the module that defines it)")
+            elif target == part(path, root):
+                continue
+            elif FLOORS[target] is None or floor is None or FLOORS[target] > floor:
+                wrong.append(f"{where}: floor {FLOORS[target]} from floor {floor}")
+        elif floor is not None and floor <= 3 and top not in TORCH_ALONE:
+            wrong.append(f"{where}, but floors 0 to 3 need torch alone")
+    return wrong
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downward(path):
+    assert part(path) in FLOORS, f"{path.name}: give it a floor in {Path(__file__).name}"
+    assert not violations(path), "\n".join(violations(path))
+
+
+@pytest.mark.parametrize(
+    ("where", "line", "wrong"),
+    [
+        ("ops/clip.py", "from ..gates import norm", True),
+        ("ops/clip.py", "from skippose import gates", True),
+        ("ops/clip.py", "import numpy", True),
+        ("ops/clip.py", "def f():\n    import mmpose", True),
+        ("layers/conv.py", "from ..context import clips", True),
+        ("models/backbones/hrnet.py", "from ...engine.hooks import x", True),
+        ("models/backbones/hrnet.py", "from tools import train", True),
+        ("models/backbones/hrnet.py", "from skippose import convert_everything", True),
+        ("gates/norm.py", "from ..compat import apply", True),
+        ("ops/clip.py", "from .masks import pool\nimport math\nimport torch.nn.functional", False),
+        ("layers/conv.py", "from ..gates import norm\nfrom skippose.ops.clip import x", False),
+        ("runtime/stream.py", "from ..convert import convert\nfrom .eager import x", False),
+        ("models/backbones/hrnet.py", "import mmpose\nfrom ...layers import SkipConv2d", False),
+    ],
+)
+def test_the_check_sees(tmp_path, where, line, wrong):
+    """The check itself, on imports that it must and must not object to."""
+    path = tmp_path / "skippose" / where
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert bool(violations(path, tmp_path)) == wrong, violations(path, tmp_path)
+
+
+def test_import_with_torch_alone():
+    """`import skippose` works where neither mmpose nor numpy-based packages are installed."""
+    code = """
+import sys
+BLOCKED = {"mmcv", "mmdet", "mmengine", "mmpose", "cv2", "scipy", "matplotlib", "rich",
+           "xtcocotools", "torchvision", "tensorboard"}
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in BLOCKED:
+            return self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+import skippose
+missing = [n for n in ("convert", "clips", "Stream", "InputNormGate") if not hasattr(skippose, n)]
+assert not missing, f"skippose lacks {missing}"
+loaded = BLOCKED & {name.partition(".")[0] for name in sys.modules}
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

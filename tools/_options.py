@@ -1,0 +1,73 @@
+"""The command line options that tools/train.py and tools/test.py share."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that mmpose's train and test tools have in common."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("config", help="config file")
+    options.add_argument(
+        "--work-dir", help="folder for logs and results (default: work_dirs/<config's name>)"
+    )
+    options.add_argument("--show-dir", help="folder for pictures of the predicted poses")
+    options.add_argument("--show", action="store_true", help="show these pictures in a window")
+    options.add_argument(
+        "--interval", type=int, default=1, help="draw every n-th sample (default: 1)"
+    )
+    options.add_argument(
+        "--wait-time", type=float, default=1, help="seconds that a window stays (default: 1)"
+    )
+    options.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="override settings of the config, after all other options: "
+        "model.backbone.gate.eps=0.1 load_from=None; a list as key=a,b or key='[a,b]', "
+        "without blanks",
+    )
+    options.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="what starts the processes of a distributed run (torchrun: pytorch)",
+    )
+    # torch.distributed.launch passes it in either spelling.
+    options.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    return options
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Reads the config and sets launcher and work directory (option, else config, else name)."""
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    config = Config.fromfile(args.config)
+    config.launcher = args.launcher
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get("work_dir") is None:
+        config.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    return config
+
+
+def hook_config(config: Config, name: str, option: str) -> dict:
+    """The config of a default hook that an option of the command line needs."""
+    if name not in config.default_hooks:
+        raise SystemExit(
+            f"{option} needs default_hooks.{name}, which the config does not have; it has "
+            f"{sorted(config.default_hooks)}"
+        )
+    return config.default_hooks[name]
+
+
+def draw_poses(config: Config, args: argparse.Namespace, show: bool) -> None:
+    """Switches mmpose's PoseVisualizationHook on."""
+    hook = hook_config(config, "visualization", "--show and --show-dir")
+    hook.update(enable=True, show=show, out_dir=args.show_dir, interval=args.interval)
+    if args.show:
+        hook["wait_time"] = args.wait_time

@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Trains a model. The options are those of mmpose's own tools/train.py.
+
+python tools/train.py configs/skip_hrnet_w32.py --cfg-options load_from=None
+torchrun --nproc_per_node 2 tools/train.py configs/skip_hrnet_w32.py --launcher pytorch
+"""
+
+import argparse
+
+from _options import draw_poses, load_config, parser
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+import skippose  # noqa: F401  (registers its models, data sets and metrics)
+
+
+def parse_args() -> argparse.Namespace:
+    options = parser("Train a pose model")
+    options.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from a checkpoint; without a value, from the latest in the work directory",
+    )
+    options.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    options.add_argument("--no-validate", action="store_true", help="train without validation")
+    options.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by the actual batch size over auto_scale_lr.base_batch_size",
+    )
+    return options.parse_args()
+
+
+def merge(args: argparse.Namespace) -> Config:
+    """The config with the command line's options merged in."""
+    config = load_config(args)
+    if args.no_validate:
+        config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    if args.amp:
+        wrapper = config.optim_wrapper.get("type", "OptimWrapper")
+        if getattr(wrapper, "__name__", wrapper) not in ("OptimWrapper", "AmpOptimWrapper"):
+            raise SystemExit(
+                f"--amp works with OptimWrapper and AmpOptimWrapper; the config has {wrapper}"
+            )
+        config.optim_wrapper.type = "AmpOptimWrapper"
+        config.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if args.resume is not None:
+        config.resume = True
+        config.load_from = None if args.resume == "auto" else args.resume
+    if args.auto_scale_lr:
+        if "auto_scale_lr" not in config:
+            raise SystemExit("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
+        config.auto_scale_lr.enable = True
+    if args.show or args.show_dir is not None:
+        draw_poses(config, args, show=args.show)
+    config.merge_from_dict(args.cfg_options)
+    return config
+
+
+def main() -> None:
+    Runner.from_cfg(merge(parse_args())).train()
+
+
+if __name__ == "__main__":
+    main()
