@@ -102,6 +102,12 @@ def test_load_from_none_trains_from_scratch(monkeypatch):
     assert Config.fromfile(CONFIG).load_from.startswith("https://")
 
 
+def test_the_given_checkpoint_is_tested_whatever_the_options_say(monkeypatch):
+    options = [CONFIG, "epoch_20.pth", "--cfg-options", "load_from=None"]
+    mine, _ = merged("test.py", options, monkeypatch)
+    assert mine["load_from"] == "epoch_20.pth"
+
+
 @pytest.mark.parametrize(
     ("tool", "options", "message"),
     [
