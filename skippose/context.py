@@ -103,6 +103,7 @@ class FramesPass:
         """(B, T): frames computed in full, as far as is known."""
         self.age_after: Tensor | None = None
         self._calls: dict[nn.Module, int] = {}
+        self._uncounted: list[Call] = []
         self._decider: Call | None = None
         self._recording = True
 
@@ -147,14 +148,21 @@ class FramesPass:
 
     def count_dense(self, layer: nn.Module, x: Tensor, macs: int) -> None:
         """Notes a layer that is not gated; ``macs`` of this whole call."""
-        if self.frame_size is None and x.dim() == 4:
+        if inside_backward():
+            return  # a checkpoint recomputes a layer that has been counted
+        call = self._next_call(layer)
+        if self.frame_size is None and isinstance(layer, nn.Conv2d):
             self._begin(layer, x)
-        frames = max(1, self.batch) * self.frames
-        self._note(self._next_call(layer), CallRecord(macs // frames))
+        if self.batch:
+            macs //= self.batch * self.frames
+        else:
+            self._uncounted.append(call)  # how many frames these were is known with the first image
+        self._note(call, CallRecord(macs))
 
     def repeat_draw(self, layer: nn.Module, x: Tensor) -> Tensor:
         """One draw of a random layer per clip."""
-        self._enter(layer, x)
+        if self.batch == 0 or x.shape[0] != self.batch * self.frames:
+            self._enter(layer, x)
         return draw_once(layer, x, self.batch)
 
     # -- frames ----------------------------------------------------------------------------------
@@ -195,6 +203,8 @@ class FramesPass:
                 f"the state is of {len(self.before.age)} clips, the batch has {batch} of "
                 f"{self.frames} frames"
             )
+        for call in self._uncounted:
+            self.records[call].macs //= batch * self.frames
         self.batch = batch
         self.frame_size = (x.shape[-2], x.shape[-1])
         age = torch.zeros(batch, dtype=torch.long) if self.before is None else self.before.age
@@ -330,6 +340,12 @@ class FramesPass:
         """What the frames after need; for passes that were asked to keep it."""
         if not self.keep_state or self.age_after is None:
             raise ValueError("no state was kept: pass keep_state=True, and run the network")
+        if self.before is not None and self.before.layers.keys() != self.after.keys():
+            raise RuntimeError(
+                f"the network made {len(self.after)} gated calls within a frame, "
+                f"{len(self.before.layers)} in the frames before, or of other layers; a network's "
+                "calls must not change from frame to frame"
+            )
         return NetState(self.age_after, self.after)
 
     def replay(self, calls: dict[nn.Module, int]) -> FramesPass:

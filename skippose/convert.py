@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from skippose.gates import Gate, build_gate
-from skippose.layers import ClipConsistent, SkipConv2d, count_macs
+from skippose.layers import ClipConsistent, SkipConv2d, bind_gate, count_macs
 from skippose.layers.dense import COUNTED, is_random
 from skippose.ops import REFERENCES, Reference
 
@@ -90,18 +90,28 @@ def convert_(
 
     # A module that is used in several places stays one module.
     replaced: dict[nn.Module, nn.Module] = {}
+    regated: list[tuple[SkipConv2d, Gate | None]] = []
     for module, layer_gate in chosen.items():
-        if _can_skip(module) and not (layer_gate is None and type(module) is nn.Conv2d):
-            replaced[module] = _skip_conv(module, layer_gate, reference, names[module])
+        if isinstance(module, SkipConv2d):
+            regated.append((module, bind_gate(module, layer_gate, reference)))
+        elif isinstance(module, nn.Conv2d) and layer_gate is not None:
+            replaced[module] = SkipConv2d.from_conv(module, layer_gate, reference)
+    # Nothing can fail from here on.
+    for layer, bound in regated:
+        layer.gate, layer.reference = bound, reference
     if net in replaced:
         return replaced[net]
     for parent in list(net.modules()):
-        for child_name, child in list(parent.named_children()):
+        # Not named_children, which leaves out a child's second name.
+        for child_name, child in list(parent._modules.items()):
+            if child is None:
+                continue
             if child in replaced:
                 setattr(parent, child_name, replaced[child])
             elif is_random(child) and not isinstance(parent, ClipConsistent):
                 setattr(parent, child_name, ClipConsistent(child))
     count_layers(net)
+    name_layers(net)
     return net
 
 
@@ -115,19 +125,8 @@ def _can_skip(module: nn.Module) -> bool:
         and type(module).forward is nn.Conv2d.forward
         and type(module)._conv_forward is nn.Conv2d._conv_forward
         and not hasattr(module, "parametrizations")
+        and not isinstance(module.weight, nn.parameter.UninitializedParameter)
     )
-
-
-def _skip_conv(module: nn.Module, gate: Gate | None, reference: Reference, name: str) -> SkipConv2d:
-    """The skip convolution in place of ``module``; an existing one gets the new gate."""
-    if isinstance(module, SkipConv2d):
-        module.set_gate(gate, reference)
-        layer = module
-    else:
-        assert isinstance(module, nn.Conv2d)
-        layer = SkipConv2d.from_conv(module, gate, reference)
-    layer.name = name
-    return layer
 
 
 def _override(name: str, special: Mapping[str, Gate | None]) -> tuple[set[str], Gate | None]:
@@ -143,7 +142,7 @@ def count_layers(net: nn.Module) -> None:
     for module in net.modules():
         dense = isinstance(module, COUNTED) and not isinstance(module, SkipConv2d)
         if dense and count_macs not in module._forward_hooks.values():
-            module.register_forward_hook(count_macs)
+            module.register_forward_hook(count_macs, with_kwargs=True)
 
 
 def name_layers(net: nn.Module) -> None:

@@ -12,19 +12,22 @@ from skippose.layers.active import active_pass
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.modules.conv._ConvTransposeNd, nn.Linear)
 
 
-def count_macs(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-    """A forward hook that reports the MACs of a layer that is not gated."""
+def count_macs(
+    layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> None:
+    """A forward hook, with keywords, that reports the MACs of a layer that is not gated."""
     run = active_pass()
     if run is None:
         return
+    x = next(iter((*args, *kwargs.values())))
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
-        locations = inputs[0].numel() // layer.in_channels  # each meets the whole kernel
+        locations = x.numel() // layer.in_channels  # each meets the whole kernel
     elif isinstance(layer, nn.Linear):
         locations = output.numel() // layer.out_features
     else:
         locations = output.numel() // layer.out_channels
     weight = layer.get_parameter("weight")
-    run.count_dense(layer, inputs[0], locations * weight.numel())
+    run.count_dense(layer, x, locations * weight.numel())
 
 
 class ClipConsistent(nn.Module):
@@ -39,6 +42,7 @@ class ClipConsistent(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module: nn.Module = module
+        self.training = module.training
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) to the same shape."""

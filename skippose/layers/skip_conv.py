@@ -5,13 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from skippose.gates import Gate, build_gate
 from skippose.gates.gumbel import GumbelGate
 from skippose.layers.active import active_pass, inside_backward
+from skippose.layers.dense import count_macs
 from skippose.ops import REFERENCES, Convolution, GatedConvolution, Reference
+
+
+def bind_gate(
+    conv: nn.Conv2d, gate: Gate | Mapping[str, Any] | None, reference: Reference
+) -> Gate | None:
+    """A gate for one convolution, made from a template and in the convolution's mode.
+
+    Raises:
+        ValueError: for an unknown reference, or one that the gate cannot serve.
+    """
+    if reference not in REFERENCES:
+        raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
+    template = build_gate(gate)
+    if template is None:
+        return None
+    if (
+        isinstance(template, GumbelGate)
+        and template.rectify
+        and (reference, template.source) == ("hold", "residual")
+    ):
+        raise ValueError(
+            "GumbelGate(rectify=True) needs reference='previous': with 'hold' the gate remembers "
+            "φ*x, from which |d| cannot be had"
+        )
+    return template.for_layer(conv).train(conv.training)
 
 
 class SkipConv2d(nn.Conv2d):
@@ -42,29 +67,15 @@ class SkipConv2d(nn.Conv2d):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.set_gate(gate, reference)
-        self._trained_gated = False
+        self._ran_gated = False  # the last forward pass, for the check in `forward`
         self.name = ""  # for error messages
 
     def set_gate(
         self, gate: Gate | Mapping[str, Any] | None, reference: Reference = "hold"
     ) -> None:
         """Gives the layer a gate of its own, made from the given one; None removes it."""
-        if reference not in REFERENCES:
-            raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
-        template = build_gate(gate)
-        if (
-            isinstance(template, GumbelGate)
-            and template.rectify
-            and (reference, template.source) == ("hold", "residual")
-        ):
-            raise ValueError(
-                "GumbelGate(rectify=True) needs reference='previous': with 'hold' the gate "
-                "remembers φ*x, from which |d| cannot be had"
-            )
-        self.reference: Reference = reference
-        self.gate = None if template is None else template.for_layer(self)
-        if self.gate is not None:
-            self.gate.train(self.training)
+        bound = bind_gate(self, gate, reference)
+        self.gate, self.reference = bound, reference
 
     def gated(self, frame_size: tuple[int, int], height: int, width: int) -> GatedConvolution:
         """The layer's operation on inputs of (height, width) in frames of ``frame_size``."""
@@ -83,22 +94,21 @@ class SkipConv2d(nn.Conv2d):
         """The ordinary convolution."""
         return super().forward(x)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to (N, O, H', W')."""
         run = active_pass()
         if run is not None:
-            if self.training:
-                self._trained_gated = True
-            return run.skip_conv(self, x)
-        if self.training and not torch.compiler.is_compiling():
-            if self._trained_gated and inside_backward():
+            self._ran_gated = True
+            return run.skip_conv(self, input)
+        if self._ran_gated:
+            if inside_backward():
                 raise RuntimeError(
-                    "activation checkpointing recomputes this layer outside the clip it was "
-                    "trained in, which would give wrong gradients; use skippose.context.checkpoint "
+                    "activation checkpointing recomputes this layer outside the clip it ran in, "
+                    "which would give wrong gradients; use skippose.context.checkpoint "
                     "(SkipHRNet does with with_cp=True)"
                 )
-            self._trained_gated = False
-        return super().forward(x)
+            self._ran_gated = False
+        return super().forward(input)
 
     @classmethod
     def from_conv(
@@ -106,11 +116,13 @@ class SkipConv2d(nn.Conv2d):
     ) -> SkipConv2d:
         """A skip convolution that takes over the parameters (and hooks) of ``conv``."""
         new = cls.__new__(cls)
-        new.__dict__.update(conv.__dict__)
-        # Registries are copied so that a gate added here does not show up in the original.
-        for name in ("_parameters", "_buffers", "_modules"):
-            new.__dict__[name] = dict(conv.__dict__[name])
-        new._trained_gated = False
+        for name, value in conv.__dict__.items():
+            # Registries are copied, so that what is added here does not show up in the original.
+            new.__dict__[name] = value.copy() if isinstance(value, dict) else value
+        for key, hook in list(new._forward_hooks.items()):
+            if hook is count_macs:  # it counts itself
+                del new._forward_hooks[key]
+        new._ran_gated = False
         new.name = ""
         new.set_gate(gate, reference)
         return new

@@ -1,0 +1,577 @@
+"""Streams: equal to clips, independent of each other, and unharmed by failures."""
+
+import copy
+import io
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import skippose
+from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate, Stream
+
+torch.set_num_threads(1)
+
+GATES = {
+    "input": InputNormGate(0.15),
+    "blocks": InputNormGate(0.15, p=2, block=3, block_mode="fixed"),
+    "absolute": InputNormGate(0.05, scale="absolute", p="inf", normalize=False),
+    "output": OutputNormGate(0.3),
+    "exact": ExactNormGate(0.3),
+    "gumbel": GumbelGate(init_open=-0.01, block_mode="fixed"),
+    "frame": OutputNormGate(1.5, source="frame", block_mode="fixed"),
+}
+POLICIES = ["hold", "previous"]
+
+
+class Residual(nn.Module):
+    """Branches, in-place activations and an addition, as in every backbone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.bn = nn.BatchNorm2d(4)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.down = nn.Conv2d(4, 6, 3, padding=(1, 0), dilation=(1, 2), padding_mode="replicate")
+        self.head = nn.Conv2d(6, 2, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.bn(self.stem(x)))
+        out = self.conv(x)
+        out += x
+        return self.head(self.relu(self.down(self.relu(out))))
+
+
+def make_net(gate="input", reference: str = "hold", dtype=torch.float64) -> nn.Module:
+    torch.manual_seed(2)
+    template = GATES[gate] if isinstance(gate, str) else gate
+    net = skippose.convert(Residual(), template, reference=reference)
+    net.bn.running_mean.uniform_(-0.1, 0.1)
+    return net.to(dtype).eval()
+
+
+def make_video(frames: int, slots: int = 1, seed: int = 0, size=(13, 14)) -> torch.Tensor:
+    """(frames, slots, 3, H, W): something moves, something drifts, much stands still."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, dtype=torch.float64, generator=generator)
+
+    x = rand(1, slots, 3, *size).repeat(frames, 1, 1, 1, 1)
+    for t in range(frames):
+        at = t % (size[0] - 5)
+        x[t, :, :, at : at + 5, at : at + 4] += rand(slots, 3, 5, 4)
+        x[t, :, :, :, -3:] += 0.03 * t
+    return x
+
+
+def play(stream: Stream, video: torch.Tensor) -> torch.Tensor:
+    """(T, S, ...) frames to (T, S, ...) outputs."""
+    return torch.stack([stream(frame) for frame in video])
+
+
+def in_clips(net: nn.Module, video: torch.Tensor, **schedule):
+    with skippose.clips(len(video), **schedule) as run, torch.no_grad():
+        z = net(video.transpose(0, 1).flatten(0, 1))
+    return z.unflatten(0, (video.shape[1], -1)).transpose(0, 1), run.report(net)
+
+
+# -- equal to clips -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("schedule", [{}, dict(refresh_every=4, cut=0.9)], ids=str)
+def test_a_stream_is_the_clip_frame_by_frame(gate, reference, schedule):
+    net, video = make_net(gate, reference), make_video(12, slots=2)
+    video[6:, 1] = 2 - video[6:, 1]
+    stream = Stream(net, **schedule)
+    z, report = in_clips(net, video, **schedule)
+    torch.testing.assert_close(play(stream, video), z)
+    found = stream.report()
+    assert 0 < report.sparsity < 1, "live gates"
+    assert found.densities == pytest.approx(report.densities)
+    assert found.gmacs == pytest.approx(report.gmacs)
+    assert found.gate_gmacs == pytest.approx(report.gate_gmacs)
+    assert (found.frames, found.first_frames) == (report.frames, report.first_frames)
+
+
+def test_the_first_frame_is_the_dense_one():
+    net, video = make_net(), make_video(1, slots=3)
+    stream = Stream(net)
+    assert stream.slots is None
+    with torch.no_grad():
+        torch.testing.assert_close(stream(video[0]), net(video[0]))
+    assert stream.slots == 3
+
+
+def test_outputs_have_no_gradient_and_do_not_share_memory_with_the_state():
+    net, video = make_net(), make_video(6)
+    expected = play(Stream(net), video)
+    stream = Stream(net)
+    for t, frame in enumerate(video):
+        frame = frame.clone()
+        output = stream(frame)
+        assert not output.requires_grad
+        assert torch.equal(output, expected[t])
+        output.fill_(torch.nan)  # a caller may do what he likes with both
+        frame.fill_(torch.nan)
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+def test_a_network_of_one_layer_does_not_hand_out_its_state(reference):
+    net = skippose.convert(nn.Conv2d(3, 4, 3), InputNormGate(0.2), reference=reference).eval()
+    video = make_video(5).float()
+    expected = play(Stream(net), video)
+    stream = Stream(net)
+    for t, frame in enumerate(video):
+        output = stream(frame)
+        assert torch.equal(output, expected[t])
+        output.zero_()
+
+
+# -- several streams ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+def test_two_interleaved_streams_are_what_each_is_alone(reference):
+    net = make_net(reference=reference)
+    videos = [make_video(8, seed=1), make_video(8, slots=2, seed=2, size=(11, 17))]
+    alone = [play(Stream(net), video) for video in videos]
+    streams = [Stream(net), Stream(net)]
+    for t in range(8):
+        for i in (0, 1):
+            assert torch.equal(streams[i](videos[i][t]), alone[i][t])
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+def test_two_streams_in_threads_are_what_each_is_alone(reference):
+    net = make_net("output", reference)
+    videos = [make_video(60, seed=s) for s in (1, 2, 3)]
+    alone = [play(Stream(net), video) for video in videos]
+    reports, found = {}, {}
+    barrier = threading.Barrier(len(videos))
+
+    def work(i: int) -> None:
+        stream = Stream(net)
+        outputs = []
+        for frame in videos[i]:
+            barrier.wait()
+            outputs.append(stream(frame))
+        found[i], reports[i] = torch.stack(outputs), stream.report()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(videos))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, expected in enumerate(alone):
+        assert torch.equal(found[i], expected)
+        assert reports[i].frames == 59
+
+
+def test_the_network_is_dense_between_frames():
+    net, video = make_net(InputNormGate(1e6)), make_video(3)
+    stream = Stream(net)
+    stream(video[0])
+    with torch.no_grad():
+        dense = net(video[1])
+        assert torch.equal(net(video[1]), dense)
+        held = stream(video[1])
+    assert not torch.allclose(held, dense)
+    torch.testing.assert_close(held, net(video[0]).detach())
+
+
+# -- slots and resets -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reference", POLICIES)
+def test_resetting_a_slot_leaves_the_others_bit_equal(gate, reference):
+    net, video = make_net(gate, reference), make_video(9, slots=3)
+    undisturbed = play(Stream(net), video)
+    stream = Stream(net)
+    first = play(stream, video[:4])
+    stream.reset(slots=[1])
+    rest = play(stream, video[4:])
+    both = torch.cat([first, rest])
+    assert torch.equal(both[:, [0, 2]], undisturbed[:, [0, 2]])
+    fresh = play(Stream(net), video[4:])
+    torch.testing.assert_close(rest[:, 1], fresh[:, 1])
+    with torch.no_grad():
+        torch.testing.assert_close(rest[0, 1], net(video[4])[1])
+    assert stream.report().first_frames == 3 + 1
+    assert stream.report().frames == 3 * 9 - 4
+
+
+def test_a_reset_slot_counts_its_refreshes_anew():
+    net, video = make_net(InputNormGate(1e6)), make_video(9, slots=2)
+    stream = Stream(net, refresh_every=4)
+    dense = net(video.flatten(0, 1)).detach().unflatten(0, (9, 2))
+    play(stream, video[:3])
+    stream.reset([1])
+    z = play(stream, video[3:])  # slot 0: dense at frames 0, 4, 8; slot 1: at 3, 7
+    for slot, computed in ((0, [0, 4, 4, 4, 4, 8]), (1, [3, 3, 3, 3, 7, 7])):
+        torch.testing.assert_close(z[:, slot], dense[computed, slot])
+
+
+def test_reset_of_everything_takes_another_video():
+    net = make_net()
+    stream = Stream(net)
+    play(stream, make_video(3))
+    stream.reset()
+    assert stream.slots is None
+    video = make_video(4, slots=2, seed=5)
+    assert torch.equal(play(stream, video), play(Stream(net), video))
+    report = stream.report()  # of everything since the stream was made
+    assert (report.first_frames, report.frames) == (1 + 2, 2 + 6)
+
+
+def test_reset_takes_a_video_of_another_size():
+    net = make_net()
+    stream = Stream(net)
+    play(stream, make_video(3))
+    stream.reset()
+    video = make_video(4, seed=5, size=(20, 16))
+    assert torch.equal(play(stream, video), play(Stream(net), video))
+
+
+def test_reset_takes_a_video_of_another_dtype():
+    net = make_net()
+    stream = Stream(net)
+    play(stream, make_video(3))
+    stream.reset()
+    net.float()
+    video = make_video(4, seed=5).float()
+    assert torch.equal(play(stream, video), play(Stream(net), video))
+
+
+@pytest.mark.parametrize("slots", [[3], [-1], [0, 7]])
+def test_reset_of_a_slot_that_does_not_exist(slots):
+    net, video = make_net(), make_video(5, slots=3)
+    expected = play(Stream(net), video)
+    stream = Stream(net)
+    first = play(stream, video[:3])
+    with pytest.raises(ValueError, match="no such slots.*3") as caught:
+        stream.reset(slots)
+    assert str(slots[-1]) in str(caught.value)
+    assert torch.equal(torch.cat([first, play(stream, video[3:])]), expected)
+
+
+# -- moving a stream ------------------------------------------------------------------------------
+
+
+def moved(stream: Stream, net: nn.Module, **arguments) -> Stream:
+    """The stream in another process: through a file, over a copy of the network."""
+    buffer = io.BytesIO()
+    torch.save(stream.state_dict(), buffer)
+    buffer.seek(0)
+    other = Stream(copy.deepcopy(net), **arguments)
+    other.load_state_dict(torch.load(buffer))
+    return other
+
+
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reference", POLICIES)
+def test_a_state_dict_round_trip_continues_bit_equal(gate, reference):
+    net, video = make_net(gate, reference), make_video(9, slots=2)
+    schedule = dict(cut=0.95, refresh_every=6)
+    expected = play(Stream(net, **schedule), video)
+    stream = Stream(net, **schedule)
+    play(stream, video[:4])
+    stream.reset([1])
+    other = moved(stream, net, **schedule)
+    assert other.slots == 2
+    expected_rest = play(stream, video[4:])
+    assert torch.equal(play(other, video[4:]), expected_rest)
+    assert torch.equal(expected_rest[:, 0], expected[4:, 0])
+
+
+def test_a_state_dict_before_the_first_frame():
+    net, video = make_net(), make_video(3)
+    used = Stream(net)
+    play(used, video)
+    used.load_state_dict(Stream(net).state_dict())
+    assert torch.equal(play(used, video), play(moved(Stream(net), net), video))
+
+
+def test_a_state_dict_is_a_snapshot():
+    net, video = make_net(reference="previous"), make_video(8)
+    stream = Stream(net)
+    play(stream, video[:4])
+    snapshot = stream.state_dict()
+    rest = play(stream, video[4:])
+    for _ in range(2):  # and loading it does not consume it
+        stream.load_state_dict(snapshot)
+        assert torch.equal(play(stream, video[4:]), rest)
+
+
+def test_a_moved_stream_still_checks_frames():
+    net, video = make_net(), make_video(4)
+    stream = Stream(net)
+    play(stream, video[:2])
+    other = moved(stream, net)
+    with pytest.raises(ValueError, match=r"shape.*\(2, 3, 13, 14\).*\(1, 3, 13, 14\).*reset"):
+        other(make_video(1, slots=2)[0])
+
+
+def other_states() -> dict[str, tuple[nn.Module, str]]:
+    class Wider(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.more = Residual(), nn.Conv2d(2, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.more(self.body(x))
+
+    wide = Residual()
+    wide.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    wide.bn, wide.conv, wide.down = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 1)
+    gate = GATES["input"]
+    return {
+        "another layer": (skippose.convert(Wider(), gate), "layer"),
+        "other channels": (skippose.convert(wide, gate), "'?stem.*8 channels.*4"),
+        "fewer gates": (
+            skippose.convert(Residual(), gate, overrides={"head": None}),
+            "gate.*head",
+        ),
+        "another policy": (make_net("input", "previous"), "stem|conv|configuration"),
+        "another gate": (make_net("exact"), "stem|conv|configuration"),
+        "other blocks": (make_net("blocks"), "stem|conv|block"),
+    }
+
+
+@pytest.mark.parametrize("kind", other_states())
+def test_the_state_of_another_network_is_refused_and_nothing_changed(kind):
+    made_by, message = other_states()[kind]
+    foreign = Stream(made_by.double().eval())
+    play(foreign, make_video(2))
+    net, video = make_net("input"), make_video(6)
+    expected = play(Stream(net), video)
+    stream = Stream(net)
+    first = play(stream, video[:3])
+    with pytest.raises(ValueError, match=message):
+        stream.load_state_dict(foreign.state_dict())
+    assert torch.equal(torch.cat([first, play(stream, video[3:])]), expected)
+
+
+@pytest.mark.parametrize("state", [{}, {"version": 2}, {"version": None, "frame": None}])
+def test_a_state_of_another_version(state):
+    with pytest.raises(ValueError, match="version.*1"):
+        Stream(make_net()).load_state_dict(state)
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+class Boom(RuntimeError):
+    """What a failing layer throws."""
+
+
+def exploding(net: nn.Module, layer: str) -> None:
+    handle = net.get_submodule(layer).register_forward_hook(lambda *_: (_ for _ in ()).throw(Boom))
+    net.handle = handle
+
+
+def nan_frame(frame: torch.Tensor) -> torch.Tensor:
+    frame = frame.clone()
+    frame[-1, 1, 2, 3] = torch.nan
+    return frame
+
+
+FAILURES = {
+    "NaN": (nan_frame, ValueError, r"NaN or Inf.*slots \[1\]"),
+    "Inf": (lambda x: torch.cat([x[:1] / 0, x[1:]]), ValueError, r"NaN or Inf.*slots \[0\]"),
+    "size": (lambda x: x[..., :-1], ValueError, r"shape.*13, 13\).*13, 14\).*reset"),
+    "channels": (lambda x: x[:, :1], ValueError, r"shape.*\(2, 1, .*\(2, 3, .*reset"),
+    "batch": (lambda x: x[:1], ValueError, r"shape.*\(1, 3, .*\(2, 3, .*reset"),
+    "dtype": (lambda x: x.float(), ValueError, r"dtype.*float32.*float64.*reset"),
+    "device": (lambda x: x.to("meta"), ValueError, r"device.*meta.*cpu.*reset"),
+    "dimensions": (lambda x: x[0], ValueError, r"\(S, C, H, W\).*\(3, 13, 14\)"),
+    "array": (lambda x: x.numpy(), ValueError, r"\(S, C, H, W\).*ndarray"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+@pytest.mark.parametrize("reference", POLICIES)
+def test_a_bad_frame_changes_nothing(kind, reference):
+    spoil, error, message = FAILURES[kind]
+    net, video = make_net(reference=reference), make_video(6, slots=2)
+    undisturbed = Stream(net)
+    expected = play(undisturbed, video)
+    stream = Stream(net)
+    outputs = []
+    for frame in video:
+        if outputs:
+            with pytest.raises(error, match=message):
+                stream(spoil(frame))
+        outputs.append(stream(frame))
+    assert torch.equal(torch.stack(outputs), expected)
+    assert stream.report() == undisturbed.report()
+
+
+@pytest.mark.parametrize("kind", ["NaN", "dimensions", "array"])
+def test_a_bad_first_frame_leaves_the_stream_as_new(kind):
+    spoil, error, message = FAILURES[kind]
+    net, video = make_net(), make_video(3, slots=2)
+    stream = Stream(net)
+    with pytest.raises(error, match=message):
+        stream(spoil(video[0]))
+    assert stream.slots is None
+    assert torch.equal(play(stream, video), play(Stream(net), video))
+
+
+@pytest.mark.parametrize("layer", ["stem", "bn", "conv", "head"])
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("reference", POLICIES)
+def test_an_exception_within_the_network_changes_nothing(layer, gate, reference):
+    net, video = make_net(gate, reference), make_video(6, slots=2)
+    schedule = dict(cut=0.9, refresh_every=4)
+    undisturbed = Stream(net, **schedule)
+    expected = play(undisturbed, video)
+    stream = Stream(net, **schedule)
+    outputs = []
+    for t, frame in enumerate(video):
+        if t in (0, 2, 3, 4):
+            exploding(net, layer)
+            with pytest.raises(Boom):
+                stream(1 - frame)
+            net.handle.remove()
+        outputs.append(stream(frame))
+    assert torch.equal(torch.stack(outputs), expected)
+    assert stream.report() == undisturbed.report()
+
+
+@pytest.mark.parametrize("mode", ["whole network", "one layer"])
+def test_training_mode_is_refused_and_nothing_changed(mode):
+    net, video = make_net(), make_video(6)
+    expected = play(Stream(net), video)
+    stream = Stream(net)
+    first = play(stream, video[:3])
+    (net if mode == "whole network" else net.conv).train()
+    with pytest.raises(RuntimeError, match=r"training mode.*eval\(\)"):
+        stream(1 - video[3])
+    net.eval()
+    assert torch.equal(torch.cat([first, play(stream, video[3:])]), expected)
+
+
+class Levels(nn.Module):
+    """A head over a number of levels that may change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.levels = nn.Conv2d(3, 2, 3, padding=1), 2
+        self.extra = nn.Linear(3, 3)
+        self.dense_calls = 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.dense_calls):
+            self.extra(x.mean((2, 3)))
+        return sum(self.head(x + i).mean() for i in range(self.levels))
+
+
+@pytest.mark.parametrize(("levels", "dense_calls"), [(3, 1), (1, 1), (2, 2), (2, 0)])
+def test_a_changed_number_of_calls_raises_and_keeps_the_state(levels, dense_calls):
+    net = skippose.convert(Levels(), InputNormGate(0.1)).double().eval()
+    video = make_video(6)
+    expected = play(Stream(net), video)
+    stream = Stream(net)
+    first = play(stream, video[:3])
+    net.levels, net.dense_calls = levels, dense_calls
+    with pytest.raises(RuntimeError, match="calls.*frame to frame"):
+        stream(video[3])
+    net.levels, net.dense_calls = 2, 1
+    assert torch.equal(torch.cat([first, play(stream, video[3:])]), expected)
+
+
+# -- making one -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(backend="tpu"), "backend.*auto.*eager.*'tpu'"),
+        (dict(precision="float16"), "precision.*'float16'"),
+        (dict(threads=4), "threads.*4"),
+        (dict(cut=2), "cut.*2"),
+        (dict(refresh_every=0), "refresh_every.*0"),
+        (dict(refresh_every=1.5), r"refresh_every.*1\.5"),
+    ],
+)
+def test_bad_options(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Stream(make_net(), **arguments)
+
+
+def test_a_network_without_gates_says_how_to_get_them():
+    for net in (Residual(), skippose.convert(Residual(), None)):
+        with pytest.raises(ValueError, match=r"Residual.*no gated.*skippose\.convert"):
+            Stream(net)
+
+
+def test_backends():
+    net, video = make_net(), make_video(3)
+    outputs = [play(Stream(net, backend=b), video) for b in ("auto", "eager")]
+    assert torch.equal(*outputs)
+
+
+# -- long streams ---------------------------------------------------------------------------------
+
+
+def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a.double() - b.double()).norm() / b.double().norm()).item()
+
+
+def long_video(frames: int) -> torch.Tensor:
+    """Coloured noise around a level that rises: every frame a little unlike the last one."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.zeros(frames, 1, 4, 6, 6, dtype=torch.float64)
+    now = torch.rand(1, 4, 6, 6, dtype=torch.float64, generator=generator)
+    for t in range(frames):
+        now = 0.9 * now + 0.1 * torch.randn(now.shape, dtype=torch.float64, generator=generator)
+        x[t] = now + 1 + t / frames
+    return x
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("eps", [0.0, 0.05])
+def test_long_streams_in_low_precision_do_not_degrade(dtype, reference, eps):
+    """Against the same inputs in float64: the last frames are as good as the first ones."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 5, 3, padding=1)
+    gate = InputNormGate(eps, scale="absolute", block_mode="fixed")
+    low = skippose.convert(conv, gate, reference=reference).eval().to(dtype)
+    high = copy.deepcopy(low).double()
+    video = long_video(2000).to(dtype)
+    streams = Stream(low), Stream(high)
+    against_skip, against_dense, dense_errors = [], [], []
+    for frame in video:
+        z, truth = streams[0](frame), streams[1](frame.double())
+        assert z.dtype == dtype
+        against_skip.append(relative_error(z, truth))
+        with torch.no_grad():
+            exact = high(frame.double())
+            against_dense.append(relative_error(z, exact))
+            dense_errors.append(relative_error(low(frame), exact))
+    assert streams[0].report().sparsity == 0 if eps == 0 else streams[0].report().sparsity > 0.1
+
+    def mean(errors: list[float], part: slice) -> float:
+        return sum(errors[part]) / len(errors[part])
+
+    start, end = slice(0, 200), slice(-200, None)
+    rounding = max(dense_errors)  # of one dense frame in this precision
+    if eps == 0:
+        # A running sum in float32 may add float32's own rounding, no more.
+        assert mean(against_dense, end) < 1.1 * rounding + 2000 * torch.finfo(torch.float32).eps
+    elif reference == "hold":
+        # Masks may flip within rounding of eps; the error stays below what a threshold allows.
+        bound = 4 * 9 * eps * conv.weight.abs().amax((1, 2, 3)).max().item()
+        scale = video[0].double().abs().mean().item()
+        assert max(against_dense) < bound / scale + rounding
+        assert mean(against_dense, end) < 1.2 * mean(against_dense, start) + rounding
+    else:
+        # The policy itself drifts; low precision must not add to it.
+        assert mean(against_skip, end) < 2 * mean(against_dense, end) + rounding
