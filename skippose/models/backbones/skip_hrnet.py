@@ -74,7 +74,7 @@ class SkipHRNet(HRNet):
     ) -> None:
         if kwargs.pop("conv_cfg", None) is not None:
             raise ValueError("SkipHRNet sets conv_cfg itself; give it gate= and reference=")
-        conv_cfg = dict(type="SkipConv2d", gate=gate, reference=reference)
+        conv_cfg = dict(type="mmpose.SkipConv2d", gate=gate, reference=reference)
         super().__init__(extra, conv_cfg=conv_cfg, **kwargs)
         self.gate = gate
         self.reference: Reference = reference
@@ -88,6 +88,10 @@ class SkipHRNet(HRNet):
         name_layers(self)
 
     def train(self, mode: bool = True) -> SkipHRNet:
-        """As HRNet's, but returns the module as ``nn.Module`` does."""
+        """As HRNet's, which returns None, but returns the module as ``nn.Module`` does."""
         super().train(mode)
+        for layer in self.modules():
+            # Frozen stages are in evaluation mode always; gates follow the network.
+            if isinstance(layer, SkipConv2d) and layer.gate is not None:
+                layer.gate.train(mode)
         return self
