@@ -135,12 +135,15 @@ class FramesPass:
         images = x.unflatten(0, (self.batch, self.frames))
         if self._decider is None and self.schedule.cut is not None:
             self._decider = call
-        if self._decider == call:
-            result = self._decide_cuts(images, operation, state)
-        elif self.frames == 1:
-            result = _one_frame(images, operation, state, self.dense[:, 0])
-        else:
-            result = skip_conv_clip(images, operation, state, self.dense, self.keep_state)
+        try:
+            if self._decider == call:
+                result = self._decide_cuts(images, operation, state)
+            elif self.frames == 1:
+                result = _one_frame(images, operation, state, self.dense[:, 0])
+            else:
+                result = skip_conv_clip(images, operation, state, self.dense, self.keep_state)
+        except ValueError as error:
+            raise ValueError(f"{layer_name(layer)}: {error}") from error
         if result.state is not None and self._recording:
             self.after[call] = result.state
         self._note(call, self._record(layer, operation, result))
@@ -217,9 +220,10 @@ class FramesPass:
     ) -> SkipResult:
         """The first gated layer, frame by frame: its densities say where the slots begin anew."""
         age = torch.zeros(self.batch, dtype=torch.long) if self.before is None else self.before.age
-        steps = []
+        steps, planned = [], []
         for t in range(self.frames):
             due = self.schedule.due(age)
+            planned.append(due)
             step = skip_conv_step(images[:, t], operation, state, due, self.schedule.cut)
             age = torch.where(step.dense & ~due, 0, age) + 1
             state = step.state
@@ -233,7 +237,7 @@ class FramesPass:
             changed=None
             if steps[0].changed is None
             else torch.stack([s.changed for s in steps if s.changed is not None], 1),
-            dense=self.dense,
+            dense=torch.stack(planned, 1),  # where the gate did not look; it did at cuts
             state=state,
         )
 
@@ -377,6 +381,9 @@ def clips(
     keep_masks: bool = False,
 ) -> Iterator[FramesPass]:
     """Inside, a skip network takes clips: (B·T, C, H, W), the T frames of a clip in a row.
+
+    One forward pass of the network; a second one inside the same ``with`` counts as further calls
+    of its layers within each frame.
 
     Args:
         T: frames per clip.

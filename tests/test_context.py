@@ -676,3 +676,52 @@ def test_dense_training_with_checkpoints_works_after_training_in_clips():
         x = video(4).requires_grad_()
         torch.utils.checkpoint.checkpoint(net, x, use_reentrant=reentrant).sum().backward()
         assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("inside", [False, True], ids=["backward outside", "backward inside"])
+def test_an_ordinary_checkpoint_around_dropout_alone_is_right_or_raises(reentrant, inside):
+    """Outside of the clip dropout would draw per frame: other masks than those of the forward."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.Softplus(), nn.Dropout(0.5)))
+    net = skippose.convert(net, InputNormGate(0.1)).train()
+    h: torch.Tensor
+
+    def backward() -> bool:
+        try:
+            z.sum().backward()
+        except RuntimeError as error:
+            assert "checkpoint" in str(error)
+            return False
+        return True
+
+    with skippose.clips(4):
+        h = net[0](torch.rand(4, 3, 4, 4))
+        h.retain_grad()
+        z = torch.utils.checkpoint.checkpoint(net[1], h, use_reentrant=reentrant)
+        done = backward() if inside else None
+    if done is None:
+        done = backward()
+    assert not done or torch.equal(h.grad != 0, z != 0)
+
+
+@pytest.mark.parametrize("name", ["norm", "exact", "gumbel"])
+@pytest.mark.parametrize("reference", POLICIES)
+def test_gradients_pass_from_chunk_to_chunk(name, reference):
+    results = []
+    for chunks in ([11], [3, 1, 7]):
+        net = small_net(TRAINED[name], reference).train()
+        net[1].eval()
+        net[2] = nn.ReLU()
+        for layer in (net[0], net[3], net[5]):
+            layer.gate.train(name != "gumbel")  # samples would differ
+        x = cut_video(1).requires_grad_()
+        state, outputs, start = None, [], 0
+        for length in chunks:
+            with skippose.clips(length, state=state, keep_state=True) as run:
+                outputs.append(net(x[start : start + length]))
+            state, start = run.state, start + length
+        torch.cat(outputs).square().sum().backward()
+        results.append([x.grad, net[0].weight.grad, net[3].bias.grad, net[5].weight.grad])
+    for whole, parts in zip(*results, strict=True):
+        torch.testing.assert_close(parts, whole)

@@ -235,7 +235,7 @@ class OwnForward(nn.Conv2d):
 class OwnConvForward(nn.Conv2d):
     """The same, one method deeper."""
 
-    def _conv_forward(self, input, weight, bias):  # noqa: A002 - torch's own name
+    def _conv_forward(self, input, weight, bias):
         return super()._conv_forward(input, weight - weight.mean(), bias)
 
 
@@ -321,9 +321,7 @@ def test_a_gate_that_does_not_fit_changes_nothing():
 def test_a_failed_reconversion_changes_nothing():
     net = skippose.convert(Net(), GATE)
     with pytest.raises(ValueError, match="rectify"):
-        skippose.convert_(
-            net, InputNormGate(0.9), overrides={"stage2.2": GumbelGate(rectify=True)}
-        )
+        skippose.convert_(net, InputNormGate(0.9), overrides={"stage2.2": GumbelGate(rectify=True)})
     assert gates_of(net) == dict.fromkeys(CONVS, 0.1)
 
 

@@ -30,7 +30,8 @@ class Gate(nn.Module):
     Args:
         block: outputs per side of a block that opens or closes as one.
         block_mode: ``'scaled'``: the block is meant on the map at a quarter of the frame's size
-            and scales with the map, so that cells cover the same pixels in every branch;
+            and scales with the map, so that cells cover the same pixels in every branch (block=1
+            is 4x4 outputs on a map at the frame's own size);
             ``'fixed'``: the same number of outputs on every map.
         source: ``'residual'``: the gate looks at a change; ``'frame'``: at the input itself.
 

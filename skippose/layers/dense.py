@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skippose.layers.active import active_pass
+from skippose.layers.active import active_pass, inside_backward
 
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.modules.conv._ConvTransposeNd, nn.Linear)
 
@@ -43,11 +43,21 @@ class ClipConsistent(nn.Module):
         super().__init__()
         self.module: nn.Module = module
         self.training = module.training
+        self._drew_per_clip = False  # in the last forward pass
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) to the same shape."""
         run = active_pass()
-        if run is None or not self.training:
+        if run is None:
+            if self._drew_per_clip and inside_backward():
+                raise RuntimeError(
+                    "activation checkpointing recomputes a random layer outside the clip it drew "
+                    "for, which would give wrong gradients; use skippose.context.checkpoint"
+                )
+            self._drew_per_clip = False
+            return self.module(x)
+        self._drew_per_clip = self.training
+        if not self.training:
             return self.module(x)
         return run.repeat_draw(self.module, x)
 

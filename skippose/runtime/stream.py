@@ -96,8 +96,14 @@ class Stream:
                 "not change from frame to frame"
             )
         report = run.report(self.net)
+        try:
+            report = self._report + report
+        except ValueError:
+            if self._frame is not None:
+                raise
+            # After reset(), a video of another size: its report begins anew.
         # Everything went through: commit.
-        self._report = self._report + report
+        self._report = report
         self._state, self._calls = run.state, calls
         self._frame = (tuple(frame.shape), frame.dtype, frame.device)
         return output
@@ -160,6 +166,7 @@ class Stream:
             "version": 1,
             "frame": {"shape": shape, "dtype": dtype, "device": str(device)},
             "age": self._state.age.clone(),
+            "gates": {names[c.layer]: _kind(c.layer) for c in self._state.layers},
             "calls": [f"{names[c.layer]}#{c.number}" for c in self._calls],
             "layers": {
                 f"{names[call.layer]}#{call.number}": {
@@ -209,6 +216,10 @@ class Stream:
         gated = {
             name for name, m in modules.items() if isinstance(m, SkipConv2d) and m.gate is not None
         }
+        for name, kind in state_dict["gates"].items():
+            mine = _kind(modules[name])
+            if kind != mine:
+                raise ValueError(f"the state of layer {name!r} is of {kind}, the layer is {mine}")
         missing = gated - {key.rpartition("#")[0] for key in state_dict["layers"]}
         if missing:
             raise ValueError(f"the state lacks gated layers of the network: {sorted(missing)[:5]}")
@@ -217,3 +228,11 @@ class Stream:
         self._state = NetState(state_dict["age"].clone(), layers)
         self._calls = calls
         self._frame = (tuple(frame["shape"]), frame["dtype"], device)
+
+
+def _kind(layer: nn.Module) -> dict[str, object]:
+    """What decides which fields a gated layer's state has, and their shapes."""
+    assert isinstance(layer, SkipConv2d) and layer.gate is not None
+    settings = layer.gate.settings()
+    keys = ("type", "block", "block_mode", "source", "scale")
+    return {"reference": layer.reference} | {k: settings[k] for k in keys if k in settings}

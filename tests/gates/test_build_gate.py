@@ -19,7 +19,7 @@ NORMS = [InputNormGate, OutputNormGate, ExactNormGate]
 
 
 def test_all_gates_can_be_built_by_name():
-    assert GATES == {g.__name__: g for g in (*NORMS, GumbelGate)}
+    assert {g.__name__: g for g in (*NORMS, GumbelGate)} == GATES
 
 
 @pytest.mark.parametrize("gate_class", NORMS)

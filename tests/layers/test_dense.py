@@ -153,9 +153,7 @@ def test_random_layers_are_the_ordinary_ones_outside_clips_and_in_evaluation(nam
 def test_dropout_on_vectors_behind_a_pooled_feature_map():
     """The classifier of most networks: (N, C) and not (N, C, H, W)."""
     torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(3, 64, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5)
-    )
+    net = nn.Sequential(nn.Conv2d(3, 64, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5))
     net = skippose.convert(net, InputNormGate(0.1)).train()
     with skippose.clips(4):
         z = net(torch.rand(1, 3, 4, 4).expand(8, -1, -1, -1)).unflatten(0, (2, 4))

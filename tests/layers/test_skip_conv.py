@@ -103,6 +103,25 @@ def test_a_converted_network_can_be_exported_and_traced(gate):
     assert torch.equal(torch.jit.trace(net, x)(x), dense(x))
 
 
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("training", [False, True])
+def test_exports_and_copies_after_a_gated_pass(gate, training):
+    dense, net = net_pair(gate)
+    x = torch.randn(2, 4, 9, 8)
+    for tool in (
+        lambda m: torch.export.export(m, (x,)).module(),
+        lambda m: torch.jit.trace(m, x),
+        torch.fx.symbolic_trace,
+        copy.deepcopy,
+    ):
+        net.train(training)
+        with skippose.clips(2):
+            net[0](x)
+            net[3](torch.randn(2, 8, 4, 4))
+        net.eval()
+        assert torch.equal(tool(net)(x), dense(x))
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_flop_counter_sees_the_ordinary_convolution(name):
     conv, skip = pair(name, gate="gumbel")
