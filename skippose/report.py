@@ -137,15 +137,19 @@ class Report:
         return {layer.name: self.density(layer) for layer in self.layers if layer.gated}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON: totals, and one entry per layer."""
+        """Plain numbers, for JSON: totals, and one entry per layer.
+
+        What is not finite (the reduction of a still video, a density before a second frame) is
+        None: JSON has no other word for it.
+        """
         return {
-            "gmacs": self.gmacs,
+            "gmacs": _finite(self.gmacs),
             "dense_gmacs": self.dense_gmacs,
             "first_gmacs": self.first_gmacs,
-            "gate_gmacs": self.gate_gmacs,
+            "gate_gmacs": _finite(self.gate_gmacs),
             "gadds": self.gadds,
-            "reduction": self.reduction,
-            "sparsity": self.sparsity,
+            "reduction": _finite(self.reduction),
+            "sparsity": _finite(self.sparsity),
             "frames": self.frames,
             "first_frames": self.first_frames,
             "layers": [
@@ -154,7 +158,7 @@ class Report:
                     "macs": layer.macs,
                     "gate_macs": layer.gate_macs,
                     "gated": layer.gated,
-                    "density": self.density(layer),
+                    "density": _finite(self.density(layer)),
                 }
                 for layer in self.layers
             ],
@@ -181,6 +185,10 @@ class Report:
             f"{self.first_gmacs:.4g} GMACs; norms {self.gadds:.3g} G additions"
         )
         return "\n".join(lines)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def total(reports: Sequence[Report]) -> Report:

@@ -38,7 +38,7 @@ class SparsityMetric(BaseMetric):
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Takes the costs that the first sample of each clip carries; one result per frame."""
-        self.results.extend(sample.get("sparsity") for sample in data_samples)
+        self.results.extend((s.get("clip_id"), s.get("sparsity")) for s in data_samples)
 
     def evaluate(self, size: int) -> dict:
         """As mmengine's, after a check that ``size`` counts frames.
@@ -55,18 +55,19 @@ class SparsityMetric(BaseMetric):
             )
         return super().evaluate(size)
 
-    def compute_metrics(self, results: list[Report | None]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[str | None, Report | None]]) -> dict[str, float]:
         """The totals, which go to the log.
 
         Raises:
-            RuntimeError: if no sample carries costs, because the network ran outside of clips.
+            RuntimeError: if a clip lacks its costs, because the network ran outside of clips.
         """
-        reports = [report for report in results if report is not None]
-        if not reports:
+        reports = [report for _, report in results if report is not None]
+        without = {clip for clip, _ in results} - {clip for clip, r in results if r is not None}
+        if without or not reports:
             raise RuntimeError(
-                f"none of {len(results)} samples carries the costs of a clip: the network was "
-                "evaluated outside of clips, where it is dense; use SkipTopdownPoseEstimator with "
-                "ClipDataset and ClipPoseDataPreprocessor"
+                f"{len(without)} clips of {len(results)} frames in all came without their costs: "
+                "the network was evaluated outside of clips, where it is dense; use "
+                "SkipTopdownPoseEstimator with ClipDataset and ClipPoseDataPreprocessor"
             )
         report = total(reports)
         self._publish(report)

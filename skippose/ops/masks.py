@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,6 +25,7 @@ def expand_blocks(mask: Tensor, block: tuple[int, int], size: tuple[int, int]) -
     return mask[..., : size[0], : size[1]]
 
 
+@torch.no_grad()
 def changed_outputs(x: Tensor, x_before: Tensor, geometry: ConvGeometry) -> Tensor:
     """Outputs whose receptive field differs from the frame before in any element.
 
@@ -34,8 +36,9 @@ def changed_outputs(x: Tensor, x_before: Tensor, geometry: ConvGeometry) -> Tens
     Returns:
         (N, 1, H', W') bool. A NaN counts as changed.
     """
-    different = (x != x_before).any(1, keepdim=True).float()
-    return dilate(different, geometry) > 0
+    # Differences by their largest, which is several times faster than comparing every element.
+    largest = (x - x_before).abs_().amax(1, keepdim=True)
+    return dilate((largest != 0).float(), geometry) > 0
 
 
 def dilate(pixels: Tensor, geometry: ConvGeometry) -> Tensor:

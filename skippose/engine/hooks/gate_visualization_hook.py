@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.visualization import LocalVisBackend
 from mmpose.registry import HOOKS
 from numpy.typing import NDArray
 
@@ -97,7 +99,9 @@ class GateVisualizationHook(Hook):
             images = images[..., ::-1]  # OpenCV loads BGR; pictures are RGB
         images = np.ascontiguousarray(images)
         for name, strip in self._strips(images, records).items():
-            runner.visualizer.add_image(f"gates/{clip}/{name}", strip, step=runner.iter)
+            tag = f"gates/{clip}/{name}"
+            _make_folders(runner, tag)
+            runner.visualizer.add_image(tag, strip, step=runner.iter)
 
     def _strips(
         self, images: NDArray[np.uint8], records: dict[str, CallRecord]
@@ -112,3 +116,11 @@ class GateVisualizationHook(Hook):
                 drawn = [overlay_gate(images[t], gate_on_frame(record, 0, t, size)) for t in frames]
                 strips[name] = np.hstack(drawn)
         return strips
+
+
+def _make_folders(runner: Runner, tag: str) -> None:
+    """Folders for a tag with slashes, without which LocalVisBackend writes nothing, silently."""
+    for backend in runner.visualizer._vis_backends.values():
+        if isinstance(backend, LocalVisBackend):
+            folder = Path(backend.experiment._img_save_dir)
+            (folder / tag).parent.mkdir(parents=True, exist_ok=True)

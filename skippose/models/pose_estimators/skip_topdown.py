@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from skippose.context import NetState, clips
 from skippose.convert import GateLike, convert_, count_layers, name_layers
+from skippose.layers import SkipConv2d
 from skippose.ops import Reference
 from skippose.report import Report
 from skippose.runtime import Stream
@@ -81,6 +82,11 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         self.gate_loss = None if gate_loss is None else MODELS.build(gate_loss)
         self._check_test_cfg()
 
+    @property
+    def _gates_learn(self) -> bool:
+        layers = (m for m in self.modules() if isinstance(m, SkipConv2d))
+        return any(layer.gate is not None and layer.gate.learns for layer in layers)
+
     def _check_test_cfg(self) -> None:
         mode = self.test_cfg.get("mode", "clip")
         if mode not in MODES:
@@ -135,7 +141,8 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             _select(outputs, rows), [s for _, s in labelled], train_cfg=self.train_cfg
         )
         share = run.gate_loss()
-        if self.gate_loss is not None and share.requires_grad:
+        # Wherever gates learn, on every process alike, for a target is compared over all of them.
+        if self.gate_loss is not None and self._gates_learn:
             losses["loss_gate"] = self.gate_loss(share)
         losses["gate_share"] = share.detach().to(inputs.device)
         return losses
