@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import skippose
-from skippose.context import FramesPass
+from skippose.frames_pass import FramesPass
 from skippose.models import SkipHRNet
 from skippose.ops import Reference
 

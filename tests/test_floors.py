@@ -16,6 +16,7 @@ FLOORS = {
     "ops": 0,
     "gates": 1,
     "layers": 2,
+    "frames_pass": 3,
     "context": 3,
     "convert": 3,
     "report": 3,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skippose.context import Call, FramesPass, NetState
+from skippose.frames_pass import Call, FramesPass, NetState
 from skippose.layers import SkipConv2d, gated_pass
 from skippose.ops import SkipState
 from skippose.ops.schedule import Schedule

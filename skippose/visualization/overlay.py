@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from skippose.context import CallRecord
+from skippose.frames_pass import CallRecord
 from skippose.ops.masks import expand_blocks
 
 # From the palette of Okabe and Ito, which colour-blind people can tell apart.

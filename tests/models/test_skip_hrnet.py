@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 import skippose
-from skippose.context import FramesPass
+from skippose.frames_pass import FramesPass
 from skippose.layers import SkipConv2d, gated_pass
 from skippose.models import SkipHRNet
 from skippose.ops import skip_conv_clip, skip_conv_loop, skip_conv_step

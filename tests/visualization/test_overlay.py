@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import skippose
-from skippose.context import CallRecord
+from skippose.frames_pass import CallRecord
 from skippose.visualization import cost_map, gate_on_frame, overlay_gate, overlay_heat
 from skippose.visualization.overlay import COMPUTED
 

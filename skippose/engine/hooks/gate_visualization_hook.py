@@ -17,7 +17,8 @@ from mmengine.visualization import LocalVisBackend
 from mmpose.registry import HOOKS
 from numpy.typing import NDArray
 
-from skippose.context import CallRecord, clips
+from skippose.context import clips
+from skippose.frames_pass import CallRecord
 from skippose.visualization import cost_map, gate_on_frame, overlay_gate, overlay_heat
 
 

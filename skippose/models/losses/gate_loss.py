@@ -15,7 +15,7 @@ class GateLoss(nn.Module):
     """``weight · L``, or ``weight · |L - target|``, L the expected share of the MACs.
 
     ``L = 1/(T-1) Σ_t Σ_l m_l E[g] / Σ_l m_l`` (Skip-Convolutions, equation 8, with MACs for the
-    cost of a layer); :meth:`skippose.context.FramesPass.gate_loss` computes it.
+    cost of a layer); :meth:`skippose.frames_pass.FramesPass.gate_loss` computes it.
 
     Args:
         weight: β, at least 0.

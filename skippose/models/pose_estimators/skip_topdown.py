@@ -13,8 +13,9 @@ from mmpose.models.pose_estimators import TopdownPoseEstimator
 from mmpose.registry import MODELS
 from torch import Tensor, nn
 
-from skippose.context import NetState, clips
+from skippose.context import clips
 from skippose.convert import GateLike, convert_, count_layers, name_layers
+from skippose.frames_pass import NetState
 from skippose.layers import SkipConv2d
 from skippose.ops import Reference
 from skippose.report import Report
