@@ -1,0 +1,73 @@
+# Synthetic clips in JHMDB's layout: python tools/dataset_converters/synthetic.py --out data/synthetic
+data_root = "{{$SKIPPOSE_SYNTHETIC:data/synthetic}}"
+codec = dict(type="MSRAHeatmap", input_size=(128, 128), heatmap_size=(32, 32), sigma=1.5)
+
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="GetBBoxCenterScale"),
+    dict(type="RandomFlip", direction="horizontal"),
+    dict(type="RandomBBoxTransform", rotate_factor=40, scale_factor=(0.75, 1.25)),
+    dict(type="TopdownAffine", input_size=codec["input_size"]),
+    dict(type="GenerateTarget", encoder=codec),
+    dict(type="PackPoseInputs"),
+]
+val_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="GetBBoxCenterScale"),
+    dict(type="TopdownAffine", input_size=codec["input_size"]),
+    dict(type="PackPoseInputs"),
+]
+
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="ClipDataset",
+        clip_len=8,
+        crop="hysteresis",
+        pipeline=train_pipeline,
+        dataset=dict(
+            type="JhmdbDataset",
+            data_root=data_root,
+            data_mode="topdown",
+            ann_file="annotations/Sub1_train.json",
+            data_prefix=dict(img=""),
+            pipeline=[],
+        ),
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,  # a whole clip
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=False,
+    sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
+    dataset=dict(
+        type="ClipDataset",
+        crop="hysteresis",
+        test_mode=True,
+        pipeline=val_pipeline,
+        dataset=dict(
+            type="JhmdbDataset",
+            data_root=data_root,
+            data_mode="topdown",
+            ann_file="annotations/Sub1_test.json",
+            data_prefix=dict(img=""),
+            test_mode=True,
+            pipeline=[],
+        ),
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(
+    type="ClipEvaluator",
+    metrics=[
+        dict(type="JhmdbPCKAccuracy", thr=0.2, norm_item=["bbox", "torso"]),
+        dict(type="JhmdbPCKAccuracy", thr=0.1, norm_item="bbox", prefix="strict"),
+        dict(type="SparsityMetric"),
+    ],
+)
+test_evaluator = val_evaluator
