@@ -1,4 +1,5 @@
 # make setup     .venv with everything that users and developers of skippose need
+# make demo      synthetic clips, a short training, and dense against gated in a table
 # make test      lint, types and the fast tests
 # make test-all  the slow tests too
 # make lint      ruff and mypy alone
@@ -17,7 +18,7 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
 
-.PHONY: setup test test-all lint clean
+.PHONY: setup demo test test-all lint clean
 
 setup: $(STAMP)
 
@@ -31,6 +32,9 @@ $(STAMP): pyproject.toml setup.py requirements/build.txt requirements/mmpose.txt
 	$(PIP) --no-deps 'mmpose>=1.1,<1.4'
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
+
+demo: setup
+	$(BIN)/python tools/run_demo.py
 
 test: setup lint
 	$(PYTEST) -m "not slow"

@@ -1,6 +1,6 @@
 """Trains the small HRNet from scratch on synthetic clips: the checkpoint that the demo starts from.
 
-    python tools/dataset_converters/synthetic.py --out data/synthetic --clips 1000
+    python tools/dataset_converters/synthetic.py --out data/synthetic --clips 600
     python tools/train.py configs/demo/pretrain_hrnet_small.py
 
 Single frames (clips of one) make the most varied batches; gates play no part in training.
@@ -13,8 +13,8 @@ _base_ = [
 ]
 
 train_dataloader = dict(batch_size=32, dataset=dict(clip_len=1))
-max_epochs = 8
-train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
+max_epochs = 5
+train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict()
 test_cfg = dict(type="ClipTestLoop")
 optim_wrapper = dict(optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-4))

@@ -1,6 +1,12 @@
-# Synthetic clips in JHMDB's layout: python tools/dataset_converters/synthetic.py --out data/synthetic
+# Synthetic clips in JHMDB's layout:
+# python tools/dataset_converters/synthetic.py --out data/synthetic
 data_root = "{{$SKIPPOSE_SYNTHETIC:data/synthetic}}"
+# MMPoseInferencer asks for these two.
+data_mode = "topdown"
+dataset_type = "JhmdbDataset"
 codec = dict(type="MSRAHeatmap", input_size=(128, 128), heatmap_size=(32, 32), sigma=1.5)
+# Here too, because `init_model` looks no deeper than the wrapper.
+metainfo = dict(from_file="configs/_base_/datasets/jhmdb.py")
 
 train_pipeline = [
     dict(type="LoadImage"),
@@ -25,13 +31,14 @@ train_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
         type="ClipDataset",
+        metainfo=metainfo,
         clip_len=8,
         crop="hysteresis",
         pipeline=train_pipeline,
         dataset=dict(
-            type="JhmdbDataset",
+            type=dataset_type,
             data_root=data_root,
-            data_mode="topdown",
+            data_mode=data_mode,
             ann_file="annotations/Sub1_train.json",
             data_prefix=dict(img=""),
             pipeline=[],
@@ -46,13 +53,14 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
     dataset=dict(
         type="ClipDataset",
+        metainfo=metainfo,
         crop="hysteresis",
         test_mode=True,
         pipeline=val_pipeline,
         dataset=dict(
-            type="JhmdbDataset",
+            type=dataset_type,
             data_root=data_root,
-            data_mode="topdown",
+            data_mode=data_mode,
             ann_file="annotations/Sub1_test.json",
             data_prefix=dict(img=""),
             test_mode=True,
