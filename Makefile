@@ -2,6 +2,7 @@
 # make demo      synthetic clips, a short training, and dense against gated in a table
 # make test      lint, types and the fast tests
 # make test-all  the slow tests too
+# make test-environments  the fast tests in the oldest, the newest and other environments; an hour
 # make lint      ruff and mypy alone
 # make clean     remove .venv, build outputs and caches
 
@@ -18,7 +19,11 @@ WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 PIP    := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -q
 
-.PHONY: setup demo test test-all lint clean
+COMPILER = $(or $(filter-out default,$(origin CC)),$(shell command -v cc || command -v gcc || command -v clang))
+GET_COMPILER := install one (Debian, Ubuntu: apt-get install build-essential python3-dev; macOS: xcode-select --install)
+NO_PACKAGES := { echo "the packages could not be installed: see above. They take a few GB of disk and come from PyPI; where it is not reached, point pip at a mirror (PIP_INDEX_URL=...) or at downloaded files (PIP_FIND_LINKS=...), then make again: it goes on where it stopped" >&2; exit 1; }
+
+.PHONY: setup demo test test-all test-environments lint clean
 
 setup: $(STAMP)
 
@@ -26,10 +31,11 @@ setup: $(STAMP)
 # mmpose comes without its dependencies because one of them (chumpy) cannot be built any more.
 $(STAMP): pyproject.toml setup.py requirements/build.txt requirements/mmpose.txt requirements/dev.txt
 	@test -n "$(PYTHON)" || { echo "no Python 3.10, 3.11 or 3.12 found: make setup PYTHON=..." >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) torch -r requirements/build.txt -r requirements/mmpose.txt -r requirements/dev.txt
-	$(PIP) --no-build-isolation --no-binary xtcocotools xtcocotools
-	$(PIP) --no-deps 'mmpose>=1.1,<1.4'
+	@test -n "$(COMPILER)" || { echo "no C compiler found, which xtcocotools is built with: $(GET_COMPILER), then make again" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "no virtual environment: see above (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	$(PIP) torch -r requirements/build.txt -r requirements/mmpose.txt -r requirements/dev.txt || $(NO_PACKAGES)
+	$(PIP) --no-build-isolation --no-binary xtcocotools xtcocotools || { echo "xtcocotools was not built: see above. It needs the network, a C compiler and Python's headers: $(GET_COMPILER), then make again" >&2; exit 1; }
+	$(PIP) --no-deps 'mmpose>=1.1,<1.4' || $(NO_PACKAGES)
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -41,6 +47,10 @@ test: setup lint
 
 test-all: setup lint
 	$(PYTEST)
+
+# One set alone: make test-environments SETS=oldest
+test-environments:
+	$(PYTHON) .ci/environments.py --workers $(WORKERS) $(SETS)
 
 # Needs the environment, but does not bring an existing one up to date.
 lint:

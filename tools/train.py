@@ -6,6 +6,7 @@ torchrun --nproc_per_node 2 tools/train.py configs/skip_hrnet_w32.py --launcher 
 """
 
 import argparse
+from urllib.error import URLError
 
 from _options import draw_poses, load_config, parser
 from mmengine.config import Config
@@ -60,7 +61,15 @@ def merge(args: argparse.Namespace) -> Config:
 
 
 def main() -> None:
-    Runner.from_cfg(merge(parse_args())).train()
+    config = merge(parse_args())
+    runner = Runner.from_cfg(config)
+    try:
+        runner.train()
+    except URLError as error:
+        raise SystemExit(
+            f"{config.load_from} was not downloaded ({error.reason}). Without a network: fetch it "
+            "elsewhere and say --cfg-options load_from=FILE, or load_from=None to start afresh"
+        ) from error
 
 
 if __name__ == "__main__":

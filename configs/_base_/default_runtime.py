@@ -21,6 +21,7 @@ default_hooks = dict(
     ),
 )
 custom_hooks = [
+    dict(type="ExactResumeHook"),  # killed and resumed gives what an uninterrupted run gives
     dict(type="SyncBuffersHook"),  # the statistics of batch norm, at the end of each epoch
     dict(type="GateVisualizationHook"),
 ]

@@ -65,6 +65,21 @@ class ClipSamples:
         return f"{type(self).__name__}({self._samples!r})"
 
 
+class EpochIndex(int):
+    """An index that says to what pass over the data set it belongs.
+
+    For samplers without end, where workers fetch items of the next pass beside the last of this
+    one, so that no common counter can tell them apart.
+    """
+
+    def __new__(cls, index: int, epoch: int = 0) -> EpochIndex:
+        self = super().__new__(cls, index)
+        self.epoch = epoch
+        return self
+
+    epoch: int
+
+
 @DATASETS.register_module()
 class ClipDataset(BaseDataset):
     """Clips of one person from a data set of annotated videos.
@@ -96,7 +111,8 @@ class ClipDataset(BaseDataset):
       clips with gaps are counted and a warning is logged.
     - A frame that is missing, unreadable, cut off, or of another size than its clip raises
       `FrameError`, which names the file, when the item is asked for. A clip is never shortened.
-    - All random draws of the pipeline are made once for an item: see `ClipPipeline`.
+    - All random draws of the pipeline are made once for an item: see `ClipPipeline`. They come from
+      the global generators, or, after `seed_draws`, from the seed, the epoch and the index alone.
 
     The crop window stays put where `crop` says so: ``'hysteresis'`` moves it only when the person's
     box leaves an inner margin; ``'first'`` never moves it; ``'union'`` covers the whole item and
@@ -112,6 +128,8 @@ class ClipDataset(BaseDataset):
         pipeline: Transforms for single images, as in any mmpose config.
         test_mode: Whether items are whole clips.
         crop_cfg: ``margin`` and ``shrink`` of the hysteresis.
+        metainfo: As in mmpose's data sets, for a wrapped data set that is given as a config.
+            mmpose's ``init_model`` looks here where a checkpoint carries no meta information.
         indices: Only these items (or the first so many).
         serialize_data: Keep the clips as bytes that all workers share.
         lazy_init: Read the annotation file when it is first needed.
@@ -133,6 +151,7 @@ class ClipDataset(BaseDataset):
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
         crop_cfg: dict | None = None,
+        metainfo: dict | None = None,
         indices: int | Sequence[int] | None = None,
         serialize_data: bool = True,
         lazy_init: bool = False,
@@ -146,6 +165,13 @@ class ClipDataset(BaseDataset):
         self.clip_len = clip_len
         self.stride = stride
         self.crop = crop
+        self._draws: torch.Tensor | None = None  # seed, number, epoch, in shared memory
+        if metainfo is not None:
+            if not isinstance(dataset, dict) or "metainfo" in dataset:
+                raise ValueError(
+                    "metainfo is for a wrapped data set that is given as a config without its own"
+                )
+            dataset = {**dataset, "metainfo": metainfo}
         self.dataset = self._build_wrapped(dataset, test_mode)
         super().__init__(
             ann_file=self.dataset.ann_file,
@@ -201,7 +227,12 @@ class ClipDataset(BaseDataset):
         """Returns the items: dicts of ``clip_id`` and ``frames`` (T results dicts)."""
         path = self.dataset.ann_file
         if not exists(path):
-            raise FileNotFoundError(f"annotation file {path}: missing")
+            raise FileNotFoundError(
+                f"annotation file {path}: missing. Make the data with tools/dataset_converters/"
+                "jhmdb.py (tools/dataset_converters/synthetic.py for rendered clips) or, if it is "
+                "made already, say where: export SKIPPOSE_DATA=FOLDER (SKIPPOSE_SYNTHETIC=FOLDER "
+                f"for configs/demo); the data root is now {self.dataset.data_root!r}"
+            )
         content = load(path)
         for key in ("images", "annotations"):
             if not isinstance(content, dict) or key not in content:
@@ -268,10 +299,38 @@ class ClipDataset(BaseDataset):
             infos.append({**info, "labelled": instance is not None, "frame": index})
         return infos
 
+    def seed_draws(self, seed: int | None, number: int = 0) -> None:
+        """Makes an item's random draws depend on (seed, number, epoch, index) alone.
+
+        Whatever the number of workers. To be called on the loader's own data set (mmengine's runner
+        copies the one that it is given) before workers start; `set_epoch` reaches them later.
+
+        Args:
+            seed: A non-negative integer, or None for draws from the global generators.
+            number: Tells data sets apart that are trained on together.
+        """
+        if seed is None:
+            self._draws = None
+            return
+        if seed < 0 or number < 0:
+            raise ValueError(f"seed and number must not be negative, found {seed} and {number}")
+        self._draws = torch.tensor([seed, number, 0]).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that draws are seeded by, in this process and in all workers."""
+        if self._draws is not None:
+            self._draws[2] = epoch
+
+    def _draw_key(self, idx: int) -> tuple[int, ...] | None:
+        if self._draws is None:
+            return None
+        seed, number, epoch = self._draws.tolist()
+        return seed, number, getattr(idx, "epoch", epoch), int(idx) % len(self)
+
     @force_full_init
     def get_data_info(self, idx: int) -> dict:
         """Returns an item before the pipeline: ``clip_id``, ``sample_idx`` and T results dicts."""
-        info = super().get_data_info(idx)
+        info = super().get_data_info(int(idx))
         for frame in info["frames"]:
             frame["clip_id"] = info["clip_id"]
             for key in _METAINFO_KEYS:
@@ -293,7 +352,8 @@ class ClipDataset(BaseDataset):
         windows = clip_windows(self.crop, boxes, **self._crop_args)
         labelled = [t for t, frame in enumerate(frames) if frame["labelled"]]
         # The middle one stands for the clip where draws depend on the person, as half-body's do.
-        results = self.pipeline(frames, windows, labelled[len(labelled) // 2])
+        middle = labelled[len(labelled) // 2]
+        results = self.pipeline(frames, windows, middle, key=self._draw_key(idx))
         if not all("inputs" in result and "data_samples" in result for result in results):
             return dict(clip_id=info["clip_id"], frames=results)
         for result, values in zip(results, identity, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class ClipPipeline:
     `GetBBoxCenterScale` gets the clip's crop windows in the place of the boxes; the boxes
     themselves, which metrics need, stay each frame's own.
 
-    A clip advances the random generators as one image does.
+    A clip advances the random generators as one image does. With a `key`, its draws depend on the
+    key alone and the generators stay as they were found.
 
     Args:
         transforms: Configs or callables, as in any mmpose pipeline.
@@ -86,7 +87,11 @@ class ClipPipeline:
         return found[0].input_size[0] / found[0].input_size[1] if found else 1.0
 
     def __call__(
-        self, frames: Sequence[dict], windows: np.ndarray, representative: int = 0
+        self,
+        frames: Sequence[dict],
+        windows: np.ndarray,
+        representative: int = 0,
+        key: Sequence[int] | None = None,
     ) -> list[dict]:
         """Returns the frames of one clip after all transforms.
 
@@ -94,6 +99,7 @@ class ClipPipeline:
             frames: T results dicts as mmpose's transforms take them; they are changed.
             windows: (T, 4) unpadded crop windows ``x1, y1, x2, y2`` in pixels.
             representative: Index of the frame that makes the draws.
+            key: Non-negative integers that the draws are seeded by.
 
         Raises:
             FrameError: A frame cannot be loaded, a transform returns nothing for it, or its size
@@ -103,7 +109,7 @@ class ClipPipeline:
         order = [representative, *(t for t in range(len(frames)) if t != representative)]
         shape: tuple | None = None
         first = frames[representative].get("img_path")
-        with ExitStack() as stack:
+        with nullcontext() if key is None else self._seeded(key), ExitStack() as stack:
             draws = [_Draw(transform, stack) for transform in self.transforms]
             for t in order:
                 result = frames[t]
@@ -129,6 +135,27 @@ class ClipPipeline:
                     state = _random_state()
             _restore_random_state(state)
         return results
+
+    @contextmanager
+    def _seeded(self, key: Sequence[int]) -> Iterator[None]:
+        """Seeds every generator by the key; at the end the global ones are as before."""
+        words = np.random.SeedSequence(list(key)).generate_state(8)
+        before = _random_state()
+        random.seed(words[:2].tobytes())
+        np.random.seed(words[2:6])
+        # Not torch.manual_seed, which would seed the generators of the GPUs too.
+        torch.default_generator.manual_seed(int(words[6]))
+        for transform in self.transforms:
+            for inner in _tree(transform):
+                # mmpose's `Albumentation` keeps albumentations' Compose, which has a generator.
+                for owner in (inner, getattr(inner, "aug", None)):
+                    reseed = getattr(owner, "set_random_seed", None)
+                    if callable(reseed):
+                        reseed(int(words[7]))
+        try:
+            yield
+        finally:
+            _restore_random_state(before)
 
     def __repr__(self) -> str:
         lines = "".join(f"\n    {transform}" for transform in self.transforms)
@@ -235,7 +262,10 @@ def check_image_file(path: Any) -> None:
         return
     file = Path(path)
     if not file.is_file():
-        raise FrameError(f"frame {file}: missing")
+        raise FrameError(
+            f"frame {file}: missing. Where many are, the data is half-converted or was moved "
+            "without its frames: run its converter in tools/dataset_converters/ again"
+        )
     kind = file.suffix.lower()
     if kind not in _TRAILERS:
         return

@@ -1,5 +1,5 @@
 """What skippose adds to mmengine's runner."""
 
-from skippose.engine.hooks import GateVisualizationHook
+from skippose.engine.hooks import ExactResumeHook, GateVisualizationHook
 
-__all__ = ["GateVisualizationHook"]
+__all__ = ["ExactResumeHook", "GateVisualizationHook"]

@@ -69,6 +69,14 @@ def test_the_annotation_of_that_clip_would_move_single_images(root):
     assert not all(torch.equal(image, images[0]) for image in images)
 
 
+def window_of(sample) -> np.ndarray:
+    """Centre and scale of the crop, which mmpose 1.1 keeps with the instances."""
+    meta, instances = sample.metainfo, sample.gt_instances
+    if "input_center" in meta:
+        return np.stack([meta["input_center"], meta["input_scale"]])
+    return np.concatenate([instances.bbox_centers, instances.bbox_scales])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_moving_content_is_seen_through_one_window(root, seed):
     root.add("run/moving", 8, image=scenery)
@@ -82,7 +90,8 @@ def test_moving_content_is_seen_through_one_window(root, seed):
     assert all((content[t] != content[t - 1]).any() for t in range(1, 8))
     metas = [sample.metainfo for sample in item["data_samples"]]
     assert len({meta["flip"] for meta in metas}) == 1
-    assert all(np.array_equal(m["input_center"], metas[0]["input_center"]) for m in metas)
+    windows = [window_of(sample) for sample in item["data_samples"]]
+    assert all(np.array_equal(window, windows[0]) for window in windows)
 
 
 def test_draws_differ_between_items_and_between_visits(root):
@@ -93,6 +102,42 @@ def test_draws_differ_between_items_and_between_visits(root):
     assert not any(torch.equal(a, b) for n, a in enumerate(seen) for b in seen[:n])
     flips = {dataset[0]["data_samples"][0].flip for _ in range(20)}
     assert flips == {True, False}
+
+
+class Reseedable:
+    """Draws as albumentations' Compose does: from a generator of its own."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng()
+
+    def set_random_seed(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+
+class Wrapper(BaseTransform):
+    """Holds it as mmpose's `Albumentation` does."""
+
+    def __init__(self) -> None:
+        self.aug = Reseedable()
+
+    def transform(self, results: dict) -> dict:
+        results["img"] = results["img"] * 0 + self.aug.generator.integers(255, dtype=np.uint8)
+        return results
+
+
+def test_a_key_seeds_generators_within_transforms_too(root):
+    root.add("run/a", 4, image=lambda t: scenery())
+    pipeline = [dict(type="LoadImage"), Wrapper()]
+    dataset = ClipDataset(root.write(), clip_len=2, pipeline=pipeline, crop="frame")
+
+    def shown(index: int) -> list[int]:
+        return [int(frame["img"][0, 0, 0]) for frame in dataset[index]["frames"]]
+
+    assert len({tuple(shown(0)) for _ in range(20)}) > 5
+    dataset.seed_draws(1)
+    first = [shown(index) for index in (0, 1)]
+    assert [shown(index) for index in (1, 0)] == first[::-1]
+    assert first[0] != first[1] and all(a == b for a, b in first)
 
 
 def test_half_body_is_that_of_the_middle_labelled_frame(root):
@@ -108,9 +153,10 @@ def test_half_body_is_that_of_the_middle_labelled_frame(root):
     info = dataset.get_data_info(0)["frames"]
     upper = info[2]["keypoints"][0][info[2]["upper_body_ids"]]
     for sample in dataset[0]["data_samples"]:
-        np.testing.assert_allclose(sample.input_center, upper.mean(0), rtol=1e-6)
+        centre, scale = window_of(sample)
+        np.testing.assert_allclose(centre, upper.mean(0), rtol=1e-6)
         side = (upper.max(0) - upper.min(0)).max() * 1.5
-        np.testing.assert_allclose(sample.input_scale, [side, side], rtol=1e-6)
+        np.testing.assert_allclose(scale, [side, side], rtol=1e-6)
 
 
 def test_a_crop_that_moves_keeps_the_same_shift_scale_and_rotation(root):

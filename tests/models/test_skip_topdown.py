@@ -70,7 +70,11 @@ def sample(clip: int, frame: int, labelled: bool = True) -> PoseDataSample:
         )
     )
     one.gt_instances = InstanceData(
-        bboxes=np.array([[0, 0, SIZE, SIZE]], float), bbox_scores=np.ones(1)
+        bboxes=np.array([[0, 0, SIZE, SIZE]], float),
+        bbox_scores=np.ones(1),
+        # Where mmpose 1.1 looks for the crop.
+        bbox_centers=np.array([[SIZE / 2, SIZE / 2]]),
+        bbox_scales=np.array([[SIZE, SIZE]], float),
     )
     one.gt_instance_labels = InstanceData(
         keypoint_weights=torch.rand(1, JOINTS, generator=draw, dtype=torch.float64)

@@ -1,6 +1,11 @@
 # JHMDB Sub1 as clips of one person. Convert it first: tools/dataset_converters/jhmdb.py.
 data_root = "{{$SKIPPOSE_DATA:data/jhmdb}}"
+# MMPoseInferencer asks for these two.
+data_mode = "topdown"
+dataset_type = "JhmdbDataset"
 codec = dict(type="MSRAHeatmap", input_size=(256, 256), heatmap_size=(64, 64), sigma=2)
+# Here too, because `init_model` looks no deeper than the wrapper.
+metainfo = dict(from_file="configs/_base_/datasets/jhmdb.py")
 
 # mmpose's own transforms with mmpose's own settings for JHMDB. ClipDataset draws their random
 # parameters once a clip.
@@ -27,14 +32,15 @@ train_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
         type="ClipDataset",
+        metainfo=metainfo,
         clip_len=8,
         stride=1,
         crop="hysteresis",
         pipeline=train_pipeline,
         dataset=dict(
-            type="JhmdbDataset",
+            type=dataset_type,
             data_root=data_root,
-            data_mode="topdown",
+            data_mode=data_mode,
             ann_file="annotations/Sub1_train.json",
             data_prefix=dict(img=""),
             pipeline=[],
@@ -49,13 +55,14 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
     dataset=dict(
         type="ClipDataset",
+        metainfo=metainfo,
         crop="hysteresis",
         test_mode=True,
         pipeline=val_pipeline,
         dataset=dict(
-            type="JhmdbDataset",
+            type=dataset_type,
             data_root=data_root,
-            data_mode="topdown",
+            data_mode=data_mode,
             ann_file="annotations/Sub1_test.json",
             data_prefix=dict(img=""),
             test_mode=True,

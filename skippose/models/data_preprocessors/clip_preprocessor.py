@@ -58,9 +58,10 @@ class ClipPoseDataPreprocessor(PoseDataPreprocessor):
                     f"a clip must have the shape (T, 3, H, W) with T >= 1, found "
                     f"{tuple(tensor.shape)}"
                 )
-        if training and self.batch_augments is not None:
+        augments = getattr(self, "batch_augments", None)  # mmpose 1.1 knows none
+        if training and augments is not None:
             raise ValueError(
-                f"batch_augments do not work on clips, found {list(self.batch_augments)}: augment "
+                f"batch_augments do not work on clips, found {list(augments)}: augment "
                 "in the data set's pipeline, which draws once for a clip"
             )
         lengths = [len(tensor) for tensor in inputs]
