@@ -3,7 +3,10 @@
     python tools/dataset_converters/synthetic.py --out data/synthetic --clips 600
     python tools/train.py configs/demo/pretrain_hrnet_small.py
 
-Single frames (clips of one) make the most varied batches; gates play no part in training.
+Single frames (clips of one) make the most varied batches; gates play no part in training. Then
+
+    python tools/publish_checkpoint.py work_dirs/pretrain_hrnet_small/epoch_5.pth \\
+        configs/demo/hrnet_small_synthetic.pth
 """
 
 _base_ = [
