@@ -91,6 +91,8 @@ def test_train_makes_the_same_config(options, monkeypatch):
     ids=" ".join,
 )
 def test_test_makes_the_same_config(options, monkeypatch):
+    if "--badcase" in options and "--badcase" not in (THEIRS / "test.py").read_text():
+        pytest.skip("mmpose 1.1 has no --badcase")
     mine, theirs = merged("test.py", [CONFIG, "epoch_20.pth", *options], monkeypatch)
     assert mine == theirs
 

@@ -234,7 +234,10 @@ def report(out: Path, summary: Summary) -> None:
     CONSOLE.print(table)
     if summary.kept:
         CONSOLE.print(f"{summary.kept} clips were there already")
-    CONSOLE.print(f"To use them with the configs: export SKIPPOSE_DATA={out}", markup=False)
+    CONSOLE.print(
+        f"To use them: export SKIPPOSE_SYNTHETIC={out} (configs/demo), or SKIPPOSE_DATA for others",
+        markup=False,
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
