@@ -1,7 +1,7 @@
 """Time and memory of a training step, gated against dense, in one interleaved run.
 
-    python benchmarks/train_step.py                                # HRNet-W32, 128x128, 2 x 4
-    python benchmarks/train_step.py --size 256 --clips 1 --frames 4
+    python benchmarks/train_step.py                                # HRNet-W32, 256x256, 1 x 4
+    python benchmarks/train_step.py --size 128 --clips 2
     python benchmarks/train_step.py --threads 1 --clock cpu        # on a busy machine
     python benchmarks/train_step.py --arch small --rounds 5        # seconds, to try it out
 
@@ -354,8 +354,8 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--arch", choices=("w32", "small"), default="w32")
-    parser.add_argument("--size", type=int, default=128, help="pixels per side, divisible by 32")
-    parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--size", type=int, default=256, help="pixels per side, divisible by 32")
+    parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--frames", type=int, default=4, help="per clip")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
