@@ -1,12 +1,9 @@
-# Synthetic clips in JHMDB's layout:
+# Synthetic clips in JHMDB's layout, at half the size of JHMDB's crops:
 # python tools/dataset_converters/synthetic.py --out data/synthetic
+_base_ = ["jhmdb_clips.py"]
+
 data_root = "{{$SKIPPOSE_SYNTHETIC:data/synthetic}}"
-# MMPoseInferencer asks for these two.
-data_mode = "topdown"
-dataset_type = "JhmdbDataset"
 codec = dict(type="MSRAHeatmap", input_size=(128, 128), heatmap_size=(32, 32), sigma=1.5)
-# Here too, because `init_model` looks no deeper than the wrapper.
-metainfo = dict(from_file="configs/_base_/datasets/jhmdb.py")
 
 train_pipeline = [
     dict(type="LoadImage"),
@@ -25,53 +22,14 @@ val_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=4,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    dataset=dict(
-        type="ClipDataset",
-        metainfo=metainfo,
-        clip_len=8,
-        crop="hysteresis",
-        pipeline=train_pipeline,
-        dataset=dict(
-            type=dataset_type,
-            data_root=data_root,
-            data_mode=data_mode,
-            ann_file="annotations/Sub1_train.json",
-            data_prefix=dict(img=""),
-            pipeline=[],
-        ),
-    ),
+    num_workers=1, dataset=dict(pipeline=train_pipeline, dataset=dict(data_root=data_root))
 )
 val_dataloader = dict(
-    batch_size=1,  # a whole clip
-    num_workers=1,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False, round_up=False),
-    dataset=dict(
-        type="ClipDataset",
-        metainfo=metainfo,
-        crop="hysteresis",
-        test_mode=True,
-        pipeline=val_pipeline,
-        dataset=dict(
-            type=dataset_type,
-            data_root=data_root,
-            data_mode=data_mode,
-            ann_file="annotations/Sub1_test.json",
-            data_prefix=dict(img=""),
-            test_mode=True,
-            pipeline=[],
-        ),
-    ),
+    num_workers=1, dataset=dict(pipeline=val_pipeline, dataset=dict(data_root=data_root))
 )
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type="ClipEvaluator",
     metrics=[
         dict(type="JhmdbPCKAccuracy", thr=0.2, norm_item=["bbox", "torso"]),
         dict(type="JhmdbPCKAccuracy", thr=0.1, norm_item="bbox", prefix="strict"),
