@@ -302,7 +302,7 @@ def test_two_processes_give_what_one_gives(tmp_path, device):
         )
         for rank in range(2)
     ]
-    errors = [process.communicate(timeout=180)[1] for process in ranks]
+    errors = [process.communicate(timeout=600)[1] for process in ranks]
     assert all(process.returncode == 0 for process in ranks), "\n".join(errors)
 
     expected = [(s.clip_id, s.frame) for s in all_frames()]
