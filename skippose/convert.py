@@ -66,7 +66,7 @@ def convert_(
     names: dict[nn.Module, str] = {}
     matched: set[str] = set()
     for name, module in net.named_modules():
-        if isinstance(module, ClipConsistent) or not isinstance(module, _CONVOLUTIONS):
+        if not isinstance(module, nn.modules.conv._ConvNd):
             continue
         found, layer_gate = _override(name, special)
         matched |= found
@@ -113,9 +113,6 @@ def convert_(
     count_layers(net)
     name_layers(net)
     return net
-
-
-_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 
 
 def _can_skip(module: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from skippose.layers import SkipConv2d
 from skippose.layers.active import inside_backward
 from skippose.layers.dense import draw_once
 from skippose.ops import GatedConvolution, SkipResult, SkipState, skip_conv_clip, skip_conv_step
+from skippose.ops.contract import stack_gates
 from skippose.ops.schedule import Schedule
 from skippose.report import LayerCost, Report, total
 
@@ -208,16 +209,21 @@ class FramesPass:
             self.records[call].macs //= batch * self.frames
         self.batch = batch
         self.frame_size = (x.shape[-2], x.shape[-1])
-        age = torch.zeros(batch, dtype=torch.long) if self.before is None else self.before.age
+        age = self.age_before
         self.dense = self.schedule.plan(age, self.frames)
         self.first = age[:, None] + torch.arange(self.frames) == 0
         self.age_after = age + self.frames
+
+    @property
+    def age_before(self) -> Tensor:
+        """(B,) frames since each clip or slot began, before this pass."""
+        return torch.zeros(self.batch).long() if self.before is None else self.before.age
 
     def _decide_cuts(
         self, images: Tensor, operation: GatedConvolution, state: SkipState | None
     ) -> SkipResult:
         """The first gated layer, frame by frame: its densities say where the slots begin anew."""
-        age = torch.zeros(self.batch, dtype=torch.long) if self.before is None else self.before.age
+        age = self.age_before
         steps, planned = [], []
         for t in range(self.frames):
             due = self.schedule.due(age)
@@ -228,10 +234,9 @@ class FramesPass:
             steps.append(step)
         self.dense = torch.stack([step.dense for step in steps], 1)
         self.age_after = age
-        soft = [s.gate.dtype for s in steps if s.gate.is_floating_point()]
         return SkipResult(
             z=torch.stack([s.z for s in steps], 1),
-            gate=torch.stack([s.gate.to(soft[0]) if soft else s.gate for s in steps], 1),
+            gate=stack_gates([s.gate for s in steps]),
             changed=None
             if steps[0].changed is None
             else torch.stack([s.changed for s in steps if s.changed is not None], 1),

@@ -77,6 +77,14 @@ class NormGate(Gate):
             raise ValueError("a relative threshold needs the magnitude of a dense frame before it")
         return score > self.eps * scale[:, None, None, None]
 
+    def _plain_norm(self, columns: Tensor) -> Tensor:
+        """The norm as it is defined, over dimension 1: (N, K, L) to (N, L)."""
+        columns = columns.abs()
+        if math.isinf(self.p):
+            return columns.amax(1)
+        total = columns.pow(self.p).sum(1)
+        return (total / columns.shape[1] if self.normalize else total) ** (1 / self.p)
+
     @torch.no_grad()
     def measure(self, x: Tensor, response: Tensor) -> Tensor | None:
         if self.scale == "absolute":
@@ -109,11 +117,7 @@ class InputNormGate(NormGate):
     sees = "input"
 
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
-        flat = change.flatten(1, 2).abs()
-        if math.isinf(self.p):
-            return flat.amax(1)
-        total = flat.pow(self.p).sum(1)
-        return (total / flat.shape[1] if self.normalize else total) ** (1 / self.p)
+        return self._plain_norm(change.flatten(1, 2))
 
     def score(self, change: Tensor, conv: Convolution) -> Tensor:
         with no_autocast(change), torch.no_grad():
@@ -165,11 +169,7 @@ class ExactNormGate(NormGate):
     relative_to = "output"
 
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
-        flat = response.abs()
-        if math.isinf(self.p):
-            return flat.amax(1)
-        total = flat.pow(self.p).sum(1)
-        return (total / flat.shape[1] if self.normalize else total) ** (1 / self.p)
+        return self._plain_norm(response)
 
     def score(self, change: Tensor, conv: Convolution) -> Tensor:
         with no_autocast(change), torch.no_grad():

@@ -8,7 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from skippose.ops.contract import GatedConvolution, PairNormRule, SkipResult, SkipState
+from skippose.ops.contract import (
+    GatedConvolution,
+    PairNormRule,
+    SkipResult,
+    SkipState,
+    stack_gates,
+)
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.ops.masks import changed_outputs
 from skippose.ops.norms import pair_power
@@ -74,8 +80,7 @@ def skip_conv_clip(
                 scale = torch.where(full[:, t].flatten(), measured, kept_scale)
         scores.keep(t, g)
         opened.append(g)
-    soft = [g.dtype for g in opened if g.is_floating_point()]
-    gates = torch.stack([g.to(soft[0]) if soft else g for g in opened], 1)
+    gates = stack_gates(opened)
     g = layer.expand(gates, size)
 
     z_before = None if state is None else state.z

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -155,6 +156,15 @@ class SkipState:
     x: Tensor | None = None
     patches: Tensor | None = None
     linear: Tensor | None = None
+
+
+def stack_gates(gates: Sequence[Tensor]) -> Tensor:
+    """Gates of single frames, (B, ...), along time: (B, T, ...).
+
+    Dense frames come as bool among float gates that carry a gradient; the stack is float then.
+    """
+    soft = [gate.dtype for gate in gates if gate.is_floating_point()]
+    return torch.stack([gate.to(soft[0]) if soft else gate for gate in gates], 1)
 
 
 class SkipResult(NamedTuple):

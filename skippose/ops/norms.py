@@ -12,30 +12,30 @@ from skippose.ops.geometry import ConvGeometry, accumulation_dtype
 from skippose.ops.masks import dilate
 
 
-def channel_power(change: Tensor, p: float, dim: int = 1) -> Tensor:
+@torch.no_grad()
+def channel_power(change: Tensor, p: float) -> Tensor:
     """Sum over channels of ``|change|^p`` (their maximum for p = inf), channels kept as one.
+
+    Nothing is differentiated: norm gates have no gradient.
 
     Args:
         change: (N, C, H, W), any floating dtype.
         p: 1, 2 or ``math.inf``.
-        dim: where the channels are.
 
     Returns:
         (N, 1, H, W) in float32, or float64 for float64.
     """
     dtype = accumulation_dtype(change.dtype)
-    if p == 1 and dim == 1 and not (torch.is_grad_enabled() and change.requires_grad):
+    if p == 1:
         # Image by image through one small buffer: bound by memory, and several times faster so.
         power = torch.empty_like(change[:, :1], dtype=dtype)
         buffer = torch.empty_like(change[0])
         for image, out in zip(change, power, strict=True):
             torch.sum(torch.abs(image, out=buffer), 0, keepdim=True, dtype=dtype, out=out)
         return power
-    if p == 1:
-        return change.abs().sum(dim, keepdim=True, dtype=dtype)
     if p == 2:
-        return change.to(dtype).square().sum(dim, keepdim=True)
-    return change.abs().amax(dim, keepdim=True).to(dtype)
+        return change.to(dtype).square().sum(1, keepdim=True)
+    return change.abs().amax(1, keepdim=True).to(dtype)
 
 
 def pair_power(a: Tensor, b: Tensor, p: float, buffer: Tensor) -> Tensor:
