@@ -10,6 +10,7 @@ from urllib.error import URLError
 
 from _options import draw_poses, load_config, parser
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.runner import Runner
 
 import skippose  # noqa: F401  (registers its models, data sets and metrics)
@@ -45,8 +46,13 @@ def merge(args: argparse.Namespace) -> Config:
             raise SystemExit(
                 f"--amp works with OptimWrapper and AmpOptimWrapper; the config has {wrapper}"
             )
-        config.optim_wrapper.type = "AmpOptimWrapper"
-        config.optim_wrapper.setdefault("loss_scale", "dynamic")
+        if get_device() == "cpu":  # where mmengine has none
+            config.optim_wrapper.type = "BFloat16OptimWrapper"
+            # mmpose computes the accuracy that it logs with numpy, which has no bfloat16.
+            config.merge_from_dict({"model.train_cfg.compute_acc": False})
+        else:
+            config.optim_wrapper.type = "AmpOptimWrapper"
+            config.optim_wrapper.setdefault("loss_scale", "dynamic")
     if args.resume is not None:
         config.resume = True
         config.load_from = None if args.resume == "auto" else args.resume

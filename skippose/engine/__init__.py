@@ -1,5 +1,6 @@
-"""What skippose adds to mmengine's runner."""
+"""What mmengine's runner needs: hooks and a mixed precision for CPUs."""
 
-from skippose.engine.hooks import ExactResumeHook, GateVisualizationHook
+from skippose.engine.bfloat16_optim_wrapper import BFloat16OptimWrapper
+from skippose.engine.hooks import ChannelsLastHook, ExactResumeHook, GateVisualizationHook
 
-__all__ = ["ExactResumeHook", "GateVisualizationHook"]
+__all__ = ["BFloat16OptimWrapper", "ChannelsLastHook", "ExactResumeHook", "GateVisualizationHook"]

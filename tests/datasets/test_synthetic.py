@@ -88,10 +88,11 @@ def test_motions_are_smooth_and_stay_above_the_ground(action):
     for seed in range(8):
         points = place(Body(), make_motion(action, 30, np.random.default_rng(seed))).points
         lowest = np.min([points[n][:, 1] for n in points], axis=0)
-        assert lowest.min() > -0.05, seed  # a hand may brush the grass
+        assert lowest.min() > -0.08, seed  # a hand may brush the grass
         joints = np.stack([points[name] for name in JOINTS])
         step = np.linalg.norm(np.diff(joints, axis=1), axis=-1)
-        assert step.max() < 0.8, (seed, JOINTS[int(step.max(axis=1).argmax())])
+        # A thrower at 15 frames a second: the wrist does 16 m/s.
+        assert step.max() < 1.1, (seed, JOINTS[int(step.max(axis=1).argmax())])
         assert np.ptp(joints, axis=1).max() > 0.15, (seed, "nothing moves")
 
 
@@ -99,8 +100,8 @@ def test_a_walker_walks_where_he_looks():
     for seed in range(6):
         pose = make_motion("walk", 40, np.random.default_rng(seed))
         skeleton = place(Body(), pose)
-        way = skeleton.points["pelvis"][-1] - skeleton.points["pelvis"][0]
-        assert way @ skeleton.pelvis[0, 0] > 0.4, seed
+        steps = np.diff(skeleton.points["pelvis"], axis=0)  # the person may turn on the way
+        assert (steps * skeleton.pelvis[:-1, 0]).sum() > 0.4, seed
 
 
 def test_clips_have_pauses():

@@ -19,8 +19,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
+from torch.utils.data import BatchSampler
 
 from skippose.engine import ExactResumeHook
 
@@ -165,6 +166,8 @@ class Toy:
         self.hook = True
         self.sampler = ""
         self.repeat = self.concatenate = 1
+        self.loop: type | None = None
+        self.batch_sampler: type | None = None
         self.kill: KillAt
 
     def runner(self, name: str, kill: int | None = None, **options: Any) -> Runner:
@@ -179,6 +182,7 @@ class Toy:
         if self.sampler:
             sampler = dict(type=self.sampler)
         loader = dict(num_workers=self.workers, persistent_workers=self.workers > 0)
+        batches = dict(type=self.batch_sampler, drop_last=False) if self.batch_sampler else None
         dataset = clip_dataset(self.data, "train")
         if self.repeat > 1:
             dataset = dict(type="RepeatDataset", times=self.repeat, dataset=dataset)
@@ -187,10 +191,14 @@ class Toy:
         settings: dict = dict(
             model=model,
             work_dir=str(self.folder / name),
-            train_dataloader=dict(batch_size=2, sampler=sampler, dataset=dataset, **loader),
+            train_dataloader=dict(
+                batch_size=2, sampler=sampler, batch_sampler=batches, dataset=dataset, **loader
+            ),
             train_cfg=(
                 dict(by_epoch=True, max_epochs=4, val_interval=1)
                 if self.by_epoch
+                else dict(type=self.loop, max_iters=14, val_interval=3)
+                if self.loop
                 else dict(by_epoch=False, max_iters=14, val_interval=3)
             ),
             optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.01)),
@@ -266,6 +274,35 @@ def test_by_iteration(toy: Toy, workers: int, kills: tuple[int, ...]) -> None:
     whole = toy.train("whole")
     for kill in kills:
         assert equal(toy.resumed(kill), whole)
+
+
+class LoopThatSkipsNothing(IterBasedTrainLoop):
+    """Runs as mmengine before 0.10.3 does: resumed, it begins with the sampler's first index."""
+
+    def run(self) -> None:
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        while self._iter < self._max_iters:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+
+
+@pytest.mark.parametrize(("workers", "kills"), [(0, (3, 12)), (2, (9,))])
+def test_by_iteration_where_mmengine_does_not_skip(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, workers: int, kills: tuple[int, ...]
+) -> None:
+    toy.by_epoch, toy.workers, toy.every, toy.val = False, workers, 2, False
+    whole = toy.train("whole")
+    seen = toy.kill.inputs
+    monkeypatch.setattr("mmengine.__version__", "0.10.2")
+    toy.loop = LoopThatSkipsNothing
+    for kill in kills:
+        assert equal(toy.resumed(kill), whole)
+        assert min(toy.kill.inputs) == kill // 2 * 2
+        for step, clips in toy.kill.inputs.items():
+            assert all(map(torch.equal, clips, seen[step]))
 
 
 def test_the_number_of_workers_does_not_matter(toy: Toy) -> None:
@@ -402,6 +439,36 @@ def test_what_is_not_exact_is_said(toy: Toy, log: list[str]) -> None:
         "the draws of RepeatDataset are not seeded by item, as ClipDataset's are",
         "the sampler is DefaultSampler, not InfiniteSampler",
     ]
+
+
+class Pairs(BatchSampler):
+    """A batch sampler of somebody's own, which may use up indices as it likes."""
+
+
+class LoopToldNotToSkip(LoopThatSkipsNothing):
+    """An option of the newest mmengine's loop."""
+
+    fast_forward_on_resume = property(lambda self: True, lambda self, value: None)
+
+
+def test_what_is_not_exact_by_iteration_is_said(
+    toy: Toy, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy.by_epoch, toy.every, toy.val, toy.batch_sampler = False, 2, False, Pairs
+    toy.train("pairs", 5)
+    monkeypatch.setattr("mmengine.__version__", "0.10.2")
+    toy.train("pairs", 5, resume=True)
+    toy.batch_sampler = BatchSampler
+    toy.train("pairs", 5, resume=True)
+    monkeypatch.setattr("mmengine.__version__", "0.10.12")
+    toy.train("pairs", 5, resume=True)
+    assert not_exact(log) == [
+        "data already seen come again: the batch sampler Pairs cannot be moved"
+    ]
+    log.clear()
+    toy.loop = LoopToldNotToSkip
+    toy.train("pairs", 5, resume=True)
+    assert not_exact(log) == ["data already seen come again: fast_forward_on_resume is set"]
 
 
 def test_concatenated_clips_draw_apart(toy: Toy) -> None:

@@ -73,7 +73,19 @@ def test_no_option_is_missing(tool, capsys, monkeypatch):
     ids=" ".join,
 )
 def test_train_makes_the_same_config(options, monkeypatch):
+    monkeypatch.setattr("mmengine.device.get_device", lambda: "cuda")  # see below for a CPU
     mine, theirs = merged("train.py", [CONFIG, *options], monkeypatch)
+    assert mine == theirs
+
+
+def test_mixed_precision_on_a_cpu(monkeypatch):
+    monkeypatch.setattr("mmengine.device.get_device", lambda: "cpu")
+    mine, theirs = merged("train.py", [CONFIG, "--amp"], monkeypatch)
+    assert theirs["optim_wrapper"].pop("type") == "AmpOptimWrapper"  # which needs an accelerator
+    assert theirs["optim_wrapper"].pop("loss_scale") == "dynamic"
+    assert mine["optim_wrapper"].pop("type") == "BFloat16OptimWrapper"
+    assert mine["model"].pop("train_cfg") == dict(compute_acc=False)
+    theirs["model"].pop("train_cfg", None)
     assert mine == theirs
 
 

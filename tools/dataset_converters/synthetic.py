@@ -2,7 +2,7 @@
 
 Nothing is read or downloaded: every clip is rendered from ``--seed``. Writes, below ``--out``::
 
-    Rename_Images/<class>/<clip>/00001.png ...   320x240, 15 to 40 frames
+    Rename_Images/<class>/<clip>/00001.png ...   320x240, 24 to 40 frames
     annotations/Sub1_train.json, Sub1_test.json  as tools/dataset_converters/jhmdb.py writes them
     .synthetic/<class>/<clip>.json               labels of the finished clips, for a later run
 
@@ -47,7 +47,7 @@ from rich.table import Table
 
 from skippose.datasets.synthetic import HEIGHT, MOTIONS, WIDTH, Recording
 
-VERSION = 1  # raise it when the same seed no longer gives the same clips
+VERSION = 2  # raise it when the same seed no longer gives the same clips
 FEWEST = 4  # clips: with fewer there is no test clip
 NOTES = ".synthetic"
 # Quick rather than small: writing a frame otherwise takes longer than rendering it.

@@ -16,8 +16,9 @@ from .skeleton import REST, Array, Pose
 
 Keys = list[tuple[float, dict[str, float]]]
 Rng = np.random.Generator
-SLOW = 26.0  # frames that a motion like a throw takes at least
-QUICK = 16.0  # likewise, one that repeats or is slow anyway
+SLOW = 20.0  # frames that a motion like a throw takes at least
+TURNS = 0.8  # share of the clips in which the person turns round
+QUICK = 14.0  # likewise, one that repeats or is slow anyway
 
 
 def make_motion(name: str, frames: int, rng: Rng) -> Pose:
@@ -42,6 +43,8 @@ def make_motion(name: str, frames: int, rng: Rng) -> Pose:
     pose.update(MOTIONS[name](frames - lead, rng))
     if lead:
         pose = _walk_up(pose, lead, rng)
+    if rng.random() < TURNS:
+        pose["yaw"] = pose["yaw"] + _turn(frames, rng)
     if rng.random() < 0.5:
         pose = mirrored(pose)
     for key in REST:  # nobody stands like anybody else
@@ -70,12 +73,19 @@ def _facing(name: str, rng: Rng) -> float:
     return float(rng.uniform(-45, 45))
 
 
+def _turn(frames: int, rng: Rng) -> Array:
+    """Degrees (T,) by which the person turns round at some time."""
+    start = rng.uniform(0, 0.2)
+    t = np.clip((np.linspace(0, 1, frames) - start) / rng.uniform(0.25, 0.4), 0, 1)
+    return rng.choice([-1.0, 1.0]) * rng.uniform(100, 200) * t**2 * (3 - 2 * t)
+
+
 def _progress(frames: int, rng: Rng, least: float) -> Array:
     """The motion's own time (T,), from 0 to 1: still at the ends and perhaps once in between.
 
     The whole takes ``least`` frames at least; a clip that is too short for it shows a part.
     """
-    start, end, middle = rng.uniform(0, 0.08), rng.uniform(0, 0.18), 0.0
+    start, end, middle = rng.uniform(0, 0.05), rng.uniform(0, 0.15), 0.0
     if rng.random() < 0.4:
         middle = rng.uniform(0.08, 0.2)
     where = rng.uniform(0.35, 0.7)
@@ -92,7 +102,7 @@ def _progress(frames: int, rng: Rng, least: float) -> Array:
 def _keyed(keys: Keys, frames: int, rng: Rng, least: float = SLOW) -> Pose:
     """Key poses (time 0 to 1, what differs from rest) -> angles, smooth, flat where they repeat."""
     progress = _progress(frames, rng, least)
-    extent = rng.uniform(0.9, 1.12)
+    extent = rng.uniform(1.0, 1.25)
     pose = {}
     times = [time for time, _ in keys]
     for name in sorted({name for _, values in keys for name in values}):

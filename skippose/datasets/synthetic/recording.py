@@ -19,8 +19,8 @@ from .skeleton import JOINTS, Body, Skeleton, place
 Array = np.ndarray
 Rng = np.random.Generator
 WIDTH, HEIGHT = 320, 240
-LENGTHS = (15, 40)
-"""The fewest and the most frames of a clip, as JHMDB's."""
+LENGTHS = (24, 40)
+"""The fewest and the most frames of a clip. JHMDB has 15 to 40; shorter clips leave less to see."""
 _DISTANCE = 6.0  # metres from the camera to where the person is at first
 _EYE = 1.2  # metres above the ground
 _MARGIN = (120, 36)

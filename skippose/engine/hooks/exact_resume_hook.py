@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+import mmengine
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.utils import digit_version
 from mmpose.registry import HOOKS
-from torch.utils.data import ConcatDataset, Dataset, Sampler
+from torch.utils.data import BatchSampler, ConcatDataset, Dataset, Sampler
 
 from skippose.datasets import ClipDataset
 from skippose.datasets.clip_dataset import EpochIndex
@@ -37,13 +40,16 @@ class ExactResumeHook(Hook):
       validation nothing is drawn at training's expense: its first iteration afterwards finds the
       generators as its last one before left them.
     - The *order*. Without ``randomness.seed`` every start draws another seed, but mmengine resumes
-      the seed after it has built the sampler; the sampler's goes into the checkpoint too.
+      the seed after it has built the sampler; the sampler's goes into the checkpoint too. Loops by
+      iteration go past the indices already seen, which mmengine does only since 0.10.3.
 
     Not exact, and said in a warning when training resumes: a checkpoint that was saved within an
     epoch of a loop by epoch (mmengine starts the epoch anew) or without this hook; another number
-    of processes or GPUs; a loop by iteration whose sampler is not `InfiniteSampler`; other data
-    sets than `ClipDataset` and, in loops by epoch, concatenations of it. Also not: gradients that
-    were being accumulated when the checkpoint was saved, which are in no checkpoint of mmengine's.
+    of processes or GPUs; a loop by iteration whose sampler is not `InfiniteSampler`, whose batch
+    sampler is not torch's (before mmengine 0.10.3) or that was told not to go past the data already
+    seen (`fast_forward_on_resume`); other data sets than `ClipDataset` and, in loops by epoch,
+    concatenations of it. Also not: gradients that were being accumulated when the checkpoint was
+    saved, which are in no checkpoint of mmengine's.
     """
 
     # First, so that draws of other hooks in `before_train_iter` follow the states too.
@@ -83,7 +89,7 @@ class ExactResumeHook(Hook):
             # Workers that live from before would not know of the seed.
             loop.dataloader._iterator = None
         if by_iter:
-            _number_passes(loop)
+            limits += _number_passes(loop)
         if runner.iter > 0:
             for limit in limits:
                 runner.logger.warning(f"Training resumes, but not exactly: {limit}")
@@ -207,11 +213,17 @@ def _clip_datasets(dataset: Dataset, nested: bool) -> list[ClipDataset] | None:
     return None if None in found else [clips for inner in found for clips in inner or ()]
 
 
-def _number_passes(loop: IterBasedTrainLoop) -> None:
-    """Has an infinite sampler say to what pass over the data set an index belongs."""
-    sampler = _sampler(loop)
+def _number_passes(loop: IterBasedTrainLoop) -> list[str]:
+    """Has an infinite sampler say to what pass over the data set an index belongs.
+
+    It begins where the loop does, also with a mmengine whose loop does not see to it.
+
+    Returns:
+        What stands against exactness.
+    """
+    sampler, loader = _sampler(loop), loop.dataloader
     if not isinstance(sampler, InfiniteSampler):
-        return
+        return []
 
     def numbered() -> Iterator[EpochIndex]:
         for position, index in enumerate(type(sampler)._infinite_indices(sampler)):
@@ -221,6 +233,17 @@ def _number_passes(loop: IterBasedTrainLoop) -> None:
     # skipping those of a resumed run among them, go through this generator.
     sampler._infinite_indices = numbered
     sampler.indices = sampler._indices_of_rank()
+    limits = []
+    if digit_version(mmengine.__version__) < digit_version("0.10.3"):
+        if type(loader.batch_sampler) is BatchSampler:
+            seen = loop.iter * loader.batch_sampler.batch_size
+            sampler.indices = islice(sampler.indices, seen, None)
+        else:
+            name = type(loader.batch_sampler).__name__
+            limits.append(f"data already seen come again: the batch sampler {name} cannot be moved")
+    elif getattr(loop, "fast_forward_on_resume", False):
+        limits.append("data already seen come again: fast_forward_on_resume is set")
     if getattr(loop.dataloader_iterator, "_iterator", None) is not None:
         # mmengine 0.10 starts the workers when it builds the loop: before anybody could seed.
-        loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
+        loop.dataloader_iterator = type(loop.dataloader_iterator)(loader)
+    return limits
