@@ -8,7 +8,7 @@ GMAC at 128x128. Trained dense on single frames (norm gates are open in training
 checkpoint that configs/demo/pretrain_hrnet_small.py makes, with the augmentations of mmpose's
 recipes. Then
 
-    python tools/publish_checkpoint.py work_dirs/skip_hrnet_small/epoch_40.pth \\
+    python tools/publish_checkpoint.py work_dirs/skip_hrnet_small/epoch_30.pth \\
         configs/small/hrnet_small_jhmdb-sub1.pth
 """
 
@@ -40,7 +40,7 @@ train_dataloader = dict(
 )
 model = dict(train_cfg=dict(compute_acc=False))
 
-max_epochs = 40
+max_epochs = 30
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=10)
 val_cfg = dict()
 test_cfg = dict(type="ClipTestLoop")
