@@ -46,7 +46,8 @@ class ClipCameraJitter(BaseTransform):
         # a sine's root mean square is its amplitude over the square root of two
         amplitude *= np.random.uniform(*self.strength) * np.sqrt(2 / np.square(amplitude).sum())
         phase = np.random.uniform(0, 2 * np.pi, (_WAVES, 2))
-        speed = 2 * np.pi * np.exp(np.random.uniform(*np.log([_SLOWEST, _FASTEST]), (_WAVES, 1)))
+        stretch = np.log(_FASTEST / _SLOWEST) * np.random.rand(_WAVES, 1)
+        speed = 2 * np.pi * _SLOWEST * np.exp(stretch)
         return amplitude, phase, speed
 
     def transform(self, results: dict) -> dict:
