@@ -331,7 +331,7 @@ def test_scaled_learning_rate_and_resume(tools, data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [DEMO, GUMBEL], ids=lambda p: p.stem)
 def test_mixed_precision(path, data, tmp_path):
-    """What ``--amp`` sets up (tests/tools/test_options.py): mmengine's wrapper, or ours on a CPU."""
+    """What ``--amp`` sets up (tests/tools/test_options.py): mmengine's wrapper; ours on a CPU."""
     config = small(path, **SHORT)
     if torch.cuda.is_available():
         config.optim_wrapper.type = "AmpOptimWrapper"
