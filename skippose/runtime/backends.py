@@ -1,0 +1,183 @@
+"""What a stream asks of an engine, and which engines there are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from skippose.layers import SkipConv2d
+from skippose.ops.schedule import Schedule
+from skippose.report import Report
+
+
+class BackendError(ValueError):
+    """An engine cannot run this network, or not here; ``'auto'`` then takes the next one."""
+
+
+class Engine(ABC):
+    """Runs one network on frames of one kind, and keeps the state of their slots.
+
+    Made with the first frame (or one like it, from a saved state) and used for frames of its shape,
+    dtype and device only. The stream has checked a frame before it comes here: shape, dtype,
+    device, no NaN, evaluation mode.
+
+    Args:
+        net: the network.
+        frame: (S, C, H, W), of which shape, dtype and device count; not yet the first frame.
+        schedule: which frames are dense.
+        **options: those named in ``options``, where the stream was given them.
+
+    Raises:
+        BackendError: if this engine cannot run this network or such frames.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Of the engine's saved states."""
+    options: ClassVar[frozenset[str]] = frozenset()
+    """Which of ``precision`` and ``threads`` it takes."""
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Why it cannot run anything here, or None."""
+        return None
+
+    @abstractmethod
+    def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
+        """See the class."""
+
+    @abstractmethod
+    def step(self, frame: Tensor) -> Any:
+        """The network's output for one frame of each slot, in memory of its own.
+
+        A failure leaves state and report as they were; or, where state was already written to, the
+        next frame is dense in all slots, with a warning.
+        """
+
+    @abstractmethod
+    def forget(self, slots: Sequence[int]) -> None:
+        """Begins these slots anew with their next frame."""
+
+    @abstractmethod
+    def report(self) -> Report:
+        """Costs of all frames so far."""
+
+    def fix_masks(self, cells: Tensor | None) -> None:
+        """Opens what lies in these cells instead of asking the gates: for benchmarks.
+
+        Args:
+            cells: (rows, columns) bool, dividing the frame; a block is open if its centre lies in
+                a True cell. None asks the gates again.
+        """
+        raise NotImplementedError(f"backend {self.name!r} has no fixed masks")
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, from which :meth:`load_state_dict` goes on; copies."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state of the same engine; the stream discards the engine if it fails.
+
+        Raises:
+            ValueError: for a state of another network.
+        """
+
+
+_ENGINES: dict[str, Callable[[], type[Engine]]] = {}
+"""From the one that ``'auto'`` prefers; imported when asked for."""
+
+
+def _engine(name: str, module: str, attribute: str) -> None:
+    _ENGINES[name] = lambda: getattr(import_module(module), attribute)
+
+
+_engine("torch", "skippose.runtime.torch_engine", "TorchEngine")
+_engine("eager", "skippose.runtime.eager", "EagerEngine")
+
+BACKENDS = ("auto", *_ENGINES)
+
+
+def engines(backend: str, options: Sequence[str]) -> list[type[Engine]]:
+    """The engines to try, in order.
+
+    Args:
+        backend: a name, or ``'auto'``.
+        options: names of the options that are wanted.
+
+    Raises:
+        ValueError: for an unknown backend, one that is not available here, or one without such an
+            option.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
+    found = []
+    for name, load in _ENGINES.items():
+        if backend not in ("auto", name):
+            continue
+        engine = load()
+        reason = engine.unavailable()
+        if reason is None and set(options) <= engine.options:
+            found.append(engine)
+        elif backend != "auto":
+            raise ValueError(
+                f"backend {name!r} is not available: {reason}"
+                if reason
+                else f"backend {name!r} has no {', '.join(options)}"
+            )
+    if not found:
+        raise ValueError(f"no backend that is available here has {', '.join(options)}")
+    return found
+
+
+def kind_of(layer: SkipConv2d) -> dict[str, object]:
+    """What decides which fields a gated layer's state has, and their shapes."""
+    assert layer.gate is not None
+    settings = layer.gate.settings()
+    keys = ("type", "block", "block_mode", "source", "scale")
+    return {"reference": layer.reference} | {k: settings[k] for k in keys if k in settings}
+
+
+def gated_layers(net: nn.Module) -> dict[str, SkipConv2d]:
+    """The layers with gates, by name."""
+    return {
+        name: module
+        for name, module in net.named_modules()
+        if isinstance(module, SkipConv2d) and module.gate is not None
+    }
+
+
+def check_layers(net: nn.Module, state: dict[str, Any]) -> None:
+    """Whether saved layers are those of this network.
+
+    Args:
+        net: the network.
+        state: with ``gates`` (:func:`kind_of` by layer name) and ``layers`` (by ``name#call``, each
+            with the tensor ``z``, (S, O, ...)).
+
+    Raises:
+        ValueError: naming the first layer that differs.
+    """
+    modules, gated = dict(net.named_modules()), gated_layers(net)
+    for key, tensors in state["layers"].items():
+        name = key.rpartition("#")[0]
+        if name not in modules:
+            raise ValueError(f"the state has a layer {name!r} that the network lacks")
+        if name not in gated:
+            raise ValueError(f"the state has gated layer {key!r}; the network's has no gate")
+        found, expected = tensors["z"].shape[1], gated[name].out_channels
+        if found != expected:
+            raise ValueError(
+                f"the state of layer {key!r} has {found} channels, the network's layer {expected}"
+            )
+    for name, kind in state["gates"].items():
+        mine = kind_of(gated[name])
+        if kind != mine:
+            raise ValueError(f"the state of layer {name!r} is of {kind}, the layer is {mine}")
+    missing = gated.keys() - {key.rpartition("#")[0] for key in state["layers"]}
+    if missing:
+        raise ValueError(f"the state lacks gated layers of the network: {sorted(missing)[:5]}")

@@ -1,0 +1,170 @@
+"""Where the portable engine keeps values: tables of pixels, read and written by row number.
+
+A value is a table with one row of channels per pixel of every slot. Blocks and patches are lists
+of row numbers, made once: a gather or scatter is then one indexing of whole rows, several times
+faster than indexing a view. Padding is in the row numbers too, whatever its mode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from skippose.ops import ConvGeometry
+from skippose.runtime.plan import Value
+
+POINT = ConvGeometry((1, 1))
+
+
+@dataclass
+class Map:
+    """One value of all slots.
+
+    Attributes:
+        value: what it is in the plan.
+        data: (S·H·W + 2, C): pixels; a row of zeros, for padding; a row that takes what is written
+            beyond the map.
+        dirty: (S·H·W + 2,) uint8, 1 where this frame's value may differ from the last one's;
+            where it is 0 it does not.
+        live: whether any is.
+        exact: whether ``dirty`` must be exact: a gate counts what changed.
+        delta: like ``data``, the change since the last frame, for readers that need it.
+    """
+
+    value: Value
+    data: Tensor
+    dirty: Tensor
+    exact: bool = False
+    live: bool = False
+    delta: Tensor | None = None
+    _written: list[Tensor | None] = field(default_factory=list)
+
+    def inner(self, table: Tensor) -> Tensor:
+        """``data``, ``dirty`` or ``delta`` as (S, H, W[, C]), a view."""
+        return table[:-2].unflatten(0, (-1, self.value.height, self.value.width))
+
+    @property
+    def images(self) -> Tensor:
+        """(S, C, H, W), a view."""
+        return self.inner(self.data).permute(0, 3, 1, 2)
+
+    def begin(self) -> None:
+        """A new frame; ``dirty`` is cleared by whoever owns its memory."""
+        self.live = False
+        if self.delta is not None:
+            for rows in self._written:
+                if rows is None:
+                    self.delta.zero_()
+                else:
+                    self.delta.index_fill_(0, rows, 0)
+            self._written.clear()
+
+    def write(self, slots: Tensor, new: Tensor, changed: bool = False) -> None:
+        """Whole slots, (n, H, W, C); ``changed`` marks them all without looking."""
+        inner, dirty = self.inner(self.data), self.inner(self.dirty)
+        every = len(slots) == len(inner)
+        old = inner if every else inner[slots]
+        if self.delta is not None:
+            self._written.append(None)
+            self.inner(self.delta)[slots] = new.to(self.delta.dtype) - old.to(self.delta.dtype)
+        if changed:
+            dirty[slots] = 1
+            self.live = True
+        else:
+            differs = (new != old).any(-1)
+            dirty[slots] = differs.to(torch.uint8)
+            self.live = self.live or bool(differs.any())
+        if every:
+            inner.copy_(new)
+        else:
+            inner[slots] = new
+
+    def write_rows(self, rows: Tensor, new: Tensor) -> None:
+        """Single pixels, (n, C)."""
+        if self.exact or self.delta is not None:
+            old = self.data.index_select(0, rows)
+        if self.delta is not None:
+            self._written.append(rows)
+            exact = self.delta.dtype
+            self.delta.index_copy_(0, rows, new.to(exact) - old.to(exact))
+        if self.exact:
+            changed = (new != old).any(-1).to(torch.uint8)
+            self.dirty.index_copy_(0, rows, changed)
+            self.live = self.live or bool(changed.any())
+        else:
+            self.dirty.index_fill_(0, rows, 1)
+            self.live = True
+        self.data.index_copy_(0, rows, new)
+
+
+class Tables:
+    """Row numbers of windows, made once for all operations that need the same.
+
+    Windows come in the order (slot, row, column) and hold m pixels each: (S·Hb·Wb, m) int64.
+    """
+
+    def __init__(self, slots: int, device: torch.device) -> None:
+        self.slots, self.device = slots, device
+        self._made: dict[tuple[object, ...], Tensor] = {}
+
+    def patches(self, value: Value, geometry: ConvGeometry, block: tuple[int, int]) -> Tensor:
+        """What each block of a convolution's outputs reads, m = Ph·Pw, halo included."""
+        key = ("patches", value.height, value.width, geometry, block)
+        return self._get(key, value, lambda ids: geometry.patches(ids, block).flatten(3))
+
+    def blocks(self, value: Value, block: tuple[int, int], beyond: int = 0) -> Tensor:
+        """The pixels of each block, m = bh·bw; ``beyond=1`` for writing."""
+        key = ("blocks", value.height, value.width, block, beyond)
+        return self._get(key, value, lambda ids: POINT.patches(ids, block).flatten(3), beyond)
+
+    def columns(
+        self, value: Value, out: Value, geometry: ConvGeometry, block: tuple[int, int]
+    ) -> Tensor:
+        """What each output of each block reads, m = bh·bw·kh·kw."""
+        key = ("columns", value.height, value.width, geometry, block)
+
+        def make(ids: Tensor) -> Tensor:
+            columns = geometry.columns(ids)[0, 0].t()  # (H'·W', kh·kw)
+            places = self._ids(out.height, out.width)
+            at = POINT.patches(places, block).flatten().long() - 1
+            return torch.where(at[:, None] < 0, 0.0, columns[at])
+
+        count = self.blocks(out, block).shape[0] // self.slots
+        return self._get(key, value, lambda ids: make(ids).reshape(count, -1))
+
+    def spread(
+        self, value: Value, out: Value, factor: tuple[int, int], block: tuple[int, int]
+    ) -> Tensor:
+        """The input pixel of each output pixel of each block, inputs repeated by ``factor``."""
+        key = ("spread", value.height, value.width, out.height, out.width, factor, block)
+
+        def make(ids: Tensor) -> Tensor:
+            if (value.height, value.width) == (1, 1):
+                ids = ids.expand(1, 1, out.height, out.width)
+            ids = ids.repeat_interleave(factor[0], 2).repeat_interleave(factor[1], 3)
+            return POINT.patches(ids[:, :, : out.height, : out.width], block).flatten(3)
+
+        return self._get(key, value, make)
+
+    def _get(self, key, value: Value, make, beyond: int = 0) -> Tensor:  # type: ignore[no-untyped-def]
+        if key not in self._made:
+            # Row numbers from 1, so that the zeros of padding are told apart.
+            ids = make(self._ids(value.height, value.width))
+            one = ids.reshape(-1, ids.shape[-1]).long() - 1
+            pixels = value.height * value.width
+            start = torch.arange(self.slots)[:, None, None] * pixels
+            rows = torch.where(one < 0, self.slots * pixels + beyond, one + start)
+            self._made[key] = rows.flatten(0, 1).to(self.device)
+        return self._made[key]
+
+    @staticmethod
+    def _ids(height: int, width: int) -> Tensor:
+        ids = torch.arange(1, height * width + 1, dtype=torch.float64)
+        return ids.view(1, 1, height, width)
+
+
+def touched(dirty: Tensor, table: Tensor, flat: Tensor) -> Tensor:
+    """(N,) bool: windows with a dirty pixel; ``flat`` is ``table`` in one dimension."""
+    return dirty.index_select(0, flat).view(table.shape).amax(1).bool()

@@ -1,0 +1,185 @@
+"""The portable engine: a captured network in plain torch, touching only blocks that changed.
+
+Every value lives in one buffer, channels innermost. A convolution asks its gate about the blocks
+whose receptive field changed, gathers the patches of those that open, convolves them as a batch,
+and scatters the results after batch norm, additions and activation; what follows looks only at
+blocks that were written. A layer with many open blocks is convolved as a whole, and its closed
+blocks keep their values all the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from skippose.ops.geometry import accumulation_dtype
+from skippose.ops.masks import block_for_map
+from skippose.ops.schedule import Schedule
+from skippose.report import Report
+from skippose.runtime.backends import Engine, check_layers, gated_layers, kind_of
+from skippose.runtime.capture import capture
+from skippose.runtime.dense_ops import as_output
+from skippose.runtime.maps import Map, Tables
+from skippose.runtime.plan import Concat, Conv, FuseSum, Mul, Plan, Pointwise
+from skippose.runtime.torch_conv import ConvNode
+from skippose.runtime.torch_nodes import DenseNode, Frame, LocalNode
+
+TILE = 4
+"""Tiles of operations without a gate, on the map at a quarter of the frame's size."""
+
+
+class TorchEngine(Engine):
+    """See the module; on the CPU."""
+
+    name = "torch"
+
+    @torch.inference_mode()
+    def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
+        self.net, self.schedule = net, schedule
+        self.plan: Plan = capture(net, frame)
+        self.slots = frame.shape[0]
+        self._age = torch.zeros(self.slots, dtype=torch.long)
+        self._broken = False
+        self._frames = self._first_frames = 0
+        self._build()
+
+    # -- building --------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        plan, exact = self.plan, accumulation_dtype(self.plan.dtype)
+        used = sorted({0, *(v for op in plan.ops for v in (*op.inputs, op.output))})
+        exactly = any(op.gated is not None and op.gated.must_know_changed for op in plan.gated)
+        needs_delta = {op.inputs[0] for op in plan.gated if op.reference == "previous"}
+        sizes = [self.slots * plan.values[v].height * plan.values[v].width + 2 for v in used]
+        # All in one piece, cleared once a frame.
+        self._dirty = torch.zeros(sum(sizes), dtype=torch.uint8, device=plan.device)
+        self.maps: dict[int, Map] = {}
+        for v, rows, dirty in zip(used, sizes, self._dirty.split(sizes), strict=True):
+            shape = (rows, plan.values[v].channels)
+            data = torch.zeros(shape, dtype=plan.dtype, device=plan.device)
+            delta = torch.zeros_like(data, dtype=exact) if v in needs_delta else None
+            self.maps[v] = Map(plan.values[v], data, dirty, exactly or v == 0, delta=delta)
+        tables = Tables(self.slots, plan.device)
+        frame_size = (plan.frame.height, plan.frame.width)
+        self._nodes: list[ConvNode | LocalNode | DenseNode] = []
+        for op in plan.ops:
+            out = plan.values[op.output]
+            tile = block_for_map(TILE, "scaled", (out.height, out.width), frame_size)
+            if isinstance(op, Conv):
+                self._nodes.append(ConvNode(op, plan, tile, self.maps, tables))
+            elif isinstance(op, FuseSum | Pointwise | Mul | Concat):
+                self._nodes.append(LocalNode(op, plan, tile, self.maps, tables))
+            else:
+                self._nodes.append(DenseNode(op, plan, self.maps, self.slots))
+        self._was_live = False
+
+    @property
+    def convs(self) -> list[ConvNode]:
+        """The convolutions, in the plan's order."""
+        return [node for node in self._nodes if isinstance(node, ConvNode)]
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def step(self, frame: Tensor) -> Any:
+        self._run(frame)
+        outputs = [
+            as_output(self.maps[v].images.clone(), self.plan.values[v]) for v in self.plan.outputs
+        ]
+        return pytree.tree_unflatten(outputs, self.plan.tree)
+
+    @torch.inference_mode()
+    def _run(self, frame: Tensor) -> None:
+        if self._broken:
+            warnings.warn(
+                "a frame failed while it was being computed; this one is dense in all slots",
+                stacklevel=4,
+            )
+            self._age.zero_()
+        due = self.schedule.due(self._age)
+        first = self._age == 0
+        now = Frame(due.clone(), self.slots, self.schedule.cut, bool(due.any()))
+        if self._was_live or self._broken:
+            self._dirty.zero_()
+            for m in self.maps.values():
+                m.begin()
+        self._broken = self._was_live = True
+        self._read(frame, due)
+        start = self.maps[0]
+        if start.live:
+            for i, node in enumerate(self._nodes):
+                node.run(now, decides=i == self.plan.decider)
+        self._was_live = start.live
+        # Everything went through.
+        self._broken = False
+        counted = (~first).tolist()
+        if start.live:
+            for conv in self.convs:
+                conv.tally(counted)
+        self._frames += sum(counted)
+        self._first_frames += self.slots - sum(counted)
+        self._age = torch.where(now.due & ~due, 0, self._age) + 1
+
+    def _read(self, frame: Tensor, due: Tensor) -> None:
+        """The frame into its map; slots that are due count as changed everywhere."""
+        start, image = self.maps[0], frame.permute(0, 2, 3, 1)
+        start.write(torch.arange(self.slots), image)
+        start.live = start.live or bool(due.any())
+
+    @torch.inference_mode()
+    def forget(self, slots: Sequence[int]) -> None:
+        self._age[list(slots)] = 0
+
+    @torch.inference_mode()
+    def fix_masks(self, cells: Tensor | None) -> None:
+        for conv in self.convs:
+            conv.fix_mask(cells)
+
+    def report(self) -> Report:
+        rows = list(self.plan.costs)
+        for i, row in enumerate(rows):
+            rows[i] = replace(row, density_sum=float(self._frames))
+        for conv in self.convs:
+            if conv.op.gated is not None and conv.op.cost is not None:
+                rows[conv.op.cost] = replace(
+                    rows[conv.op.cost],
+                    density_sum=conv.density_sum,
+                    gate_density_sum=conv.looked_sum,
+                )
+        return Report(tuple(rows), self._frames, self._first_frames)
+
+    # -- moving ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._broken:
+            self._age.zero_()
+        layers: dict[str, dict[str, Any]] = {"layers": {}, "dense": {}}
+        for conv in self.convs:
+            layers["layers" if conv.op.gated else "dense"][str(conv.op.key)] = conv.state_dict()
+        return {
+            "age": self._age.clone(),
+            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
+            "maps": {v: m.inner(m.data).clone() for v, m in self.maps.items()},
+            **layers,
+        }
+
+    @torch.inference_mode()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_layers(self.net, state)
+        if state["maps"].keys() != self.maps.keys() or any(
+            saved.shape != self.maps[v].inner(self.maps[v].data).shape
+            for v, saved in state["maps"].items()
+        ):
+            raise ValueError(
+                "the state is of a network with other layers, or made by another version"
+            )
+        for v, saved in state["maps"].items():
+            self.maps[v].inner(self.maps[v].data).copy_(saved)
+        for conv in self.convs:
+            conv.load_state_dict(state["layers" if conv.op.gated else "dense"][str(conv.op.key)])
+        self._age = state["age"].clone()
