@@ -1,0 +1,268 @@
+// Convolutions of the blocks that opened: gather, GEMM, epilogue.
+#include <string.h>
+
+#include <algorithm>
+
+#include "plan.h"
+
+namespace skp {
+namespace {
+
+constexpr int64_t kWorthFetching = 32768;  // bytes of a chunk's weights
+
+// Cache lines to fetch ahead with each of `steps` inner steps of each of `groups` groups, so that
+// `bytes` are on their way when the chunk is done; 0 where that is not worth it.
+struct Ahead {
+  const char *at = nullptr;
+  int lines = 0;
+};
+Ahead fetch_ahead(int chunk, int c1, bool last, int groups, int most, int per_step,
+                  int64_t bytes, const char *weight, const char *next) {
+  if (bytes < kWorthFetching || groups > most || groups == 0) return {};
+  const bool inside = chunk + 1 < c1;
+  if (!inside && !(last && next)) return {};
+  return {inside ? weight + bytes : next, (per_step + groups - 1) / groups};
+}
+
+}  // namespace
+
+// A block's input with its halo as float32: x, or under `previous` its change since the last frame.
+void Plan::gather(const Conv &c, int slot, int block, float *patch) const {
+  const SkpConv &d = c.d;
+  const Map &x = maps[d.in];
+  const bool change = d.previous && !dense_[slot];
+  const int iy0 = block / c.blocks_x * d.block_h * d.sh - d.top;
+  const int ix0 = block % c.blocks_x * d.block_w * d.sw - d.left;
+  const int xa = std::min(c.patch_w, std::max(0, -ix0));
+  const int xb = std::max(xa, std::min(c.patch_w, x.w - ix0));
+  for (int r = 0; r < c.patch_h; r++) {
+    float *row = patch + (int64_t)r * c.patch_w * x.pitch;
+    const int iy = iy0 + r;
+    if (iy < 0 || iy >= x.h) {
+      memset(row, 0, sizeof(float) * c.patch_w * x.pitch);
+      continue;
+    }
+    memset(row, 0, sizeof(float) * xa * x.pitch);
+    memset(row + (int64_t)xb * x.pitch, 0, sizeof(float) * (c.patch_w - xb) * x.pitch);
+    const int64_t pixel = ((int64_t)slot * x.h + iy) * x.w + ix0 + xa;
+    const int64_t at = pixel * x.pitch * element_size;
+    if (!half && !change)
+      memcpy(row + (int64_t)xa * x.pitch, x.data + at, sizeof(float) * (xb - xa) * x.pitch);
+    else
+      typed->delta(x.data + at, change ? x.before + at : nullptr, x.dirty + pixel, xb - xa, x.pitch,
+                   row + (int64_t)xa * x.pitch);
+  }
+}
+
+// Where each output of some blocks reads and writes: fills s.pixels, s.offsets, s.block_of.
+int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const float *const *patches,
+                       Scratch &s) const {
+  const SkpConv &d = c.d;
+  const Map &x = maps[d.in], &out = maps[d.out];
+  int n = 0;
+  for (int q = 0; q < count; q++) {
+    const int slot = blocks[q] / c.blocks, block = blocks[q] % c.blocks;
+    const int oy0 = block / c.blocks_x * d.block_h, ox0 = block % c.blocks_x * d.block_w;
+    const int ys = std::min(d.block_h, d.oh - oy0), xs = std::min(d.block_w, d.ow - ox0);
+    for (int y = 0; y < ys; y++)
+      for (int i = 0; i < xs; i++, n++) {
+        s.pixels[n] = patches[q] + ((int64_t)y * d.sh * c.patch_w + i * d.sw) * x.pitch;
+        const int oy = (oy0 + y) * d.step_y + d.at_y, ox = (ox0 + i) * d.step_x + d.at_x;
+        s.offsets[n] = (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch;
+        s.block_of[n] = blocks[q];
+      }
+  }
+  return n;
+}
+
+// Accumulators of one chunk to outputs, n of the list.
+void Plan::finish_chunk(Conv &c, int chunk, int n, Scratch &s) {
+  const SkpConv &d = c.d;
+  Map &out = maps[d.out];
+  const Chunk &k = c.chunks[chunk];
+  if (c.measures && d.scale_of_output)
+    for (int i = 0; i < n; i++) {
+      if (s.offsets[i] < 0 || !dense_[s.block_of[i] / c.blocks]) continue;
+      float sum;
+      kernels->of[0].power(s.acc.data() + (int64_t)i * kChunk, nullptr, nullptr, 1, kChunk,
+                           std::min(k.width, out.c - k.first), 1, &sum);
+      c.sums[(int64_t)s.block_of[i] * c.chunks.size() + chunk] += sum;
+    }
+  const size_t at = k.first * element_size;
+  Epilogue e = {};
+  e.acc = s.acc.data();
+  e.offset = s.offsets.data();
+  e.n = n;
+  e.width = k.width;
+  e.bias = c.bias + k.first;
+  e.z_float = c.z_float;
+  if (c.z)
+    e.z = c.z + (c.z_float ? k.first * sizeof(float) : at);
+  else if (d.previous)
+    e.z = out.data + at;
+  e.add_z = d.previous ? s.add.data() : nullptr;
+  e.y = out.data + at;
+  e.before = out.before ? out.before + at : nullptr;
+  e.scale = c.scale_o ? c.scale_o + k.first : nullptr;
+  e.shift = c.shift_o ? c.shift_o + k.first : nullptr;
+  e.nskip = d.nskip;
+  for (int i = 0; i < d.nskip; i++) e.skip[i] = maps[d.skip[i]].data + at;
+  e.act = {d.act, d.act_a, d.act_b};
+  e.changed = s.flags.data();
+  typed->epilogue(e);
+}
+
+void Plan::mark_changed(Conv &c, int n, Scratch &s) {
+  Map &out = maps[c.d.out];
+  for (int i = 0; i < n; i++)
+    if (s.flags[i]) out.mark(s.offsets[i] / out.pitch);
+}
+
+void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
+  const SkpConv &d = c.d;
+  const int pitch = maps[d.in].pitch;
+  const int batch = std::max(1, kPixels / (d.block_h * d.block_w));
+  const bool direct = c.held && !half;  // what the gate holds is laid out as the GEMM reads it
+  int taps[512];
+  for (int t = 0; t < c.taps; t++)
+    taps[t] = ((t / d.kw) * d.dh * c.patch_w + (t % d.kw) * d.dw) * pitch;
+  const float *patches[kPixels];
+  for (int i = from; i < to; i += batch) {
+    const int count = std::min(batch, to - i);
+    for (int q = 0; q < count; q++) {
+      const int32_t block = c.open[i + q];
+      if (direct) {
+        patches[q] = (const float *)c.held + block * c.patch;
+      } else {
+        float *patch = s.patch.data() + q * c.patch;
+        gather(c, block / c.blocks, block % c.blocks, patch);
+        patches[q] = patch;
+      }
+    }
+    const int n = list_outputs(c, c.open + i, count, patches, s);
+    memset(s.flags.data(), 0, n);
+    if (d.previous)
+      for (int p = 0; p < n; p++) s.add[p] = !dense_[s.block_of[p] / c.blocks];
+    int shifted = 0;
+    for (int k = c0; k < c1; k++) {
+      const Chunk &chunk = c.chunks[k];
+      if (chunk.in != shifted) {
+        for (int p = 0; p < n; p++) s.pixels[p] += chunk.in - shifted;
+        shifted = chunk.in;
+      }
+      const float *w = c.weight + chunk.weight;
+      if (c.depthwise) {
+        kernels->depthwise(s.pixels.data(), n, taps, c.taps, w, chunk.width, s.acc.data());
+      } else {
+        const int64_t bytes = (int64_t)c.taps * chunk.channels * chunk.width * sizeof(float);
+        const char *next = c.next ? (const char *)(c.next->weight + c.next->chunks[c0].weight) : nullptr;
+        const Ahead ahead = fetch_ahead(k, c1, i + batch >= to, (n + 7) / 8, 8, 8, bytes,
+                                        (const char *)w, next);
+        kernels->gemm(s.pixels.data(), n, taps, c.taps, chunk.channels, w, chunk.width,
+                      s.acc.data(), ahead.at, ahead.lines);
+      }
+      finish_chunk(c, k, n, s);
+    }
+    mark_changed(c, n, s);
+  }
+}
+
+const bf16 *Plan::gather_half(const Conv &c, int64_t block, bf16 *scratch) const {
+  if (c.held) return (const bf16 *)c.held + block * c.patch;
+  const SkpConv &d = c.d;
+  const Map &x = maps[d.in];
+  const int slot = block / c.blocks, at = block % c.blocks;
+  const int iy0 = at / c.blocks_x * d.block_h * d.sh - d.top;
+  const int ix0 = at % c.blocks_x * d.block_w * d.sw - d.left;
+  const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
+  memset(scratch, 0, sizeof(bf16) * c.patch);
+  if (xb > xa)
+    for (int r = std::max(0, -iy0); r < std::min(c.patch_h, x.h - iy0); r++)
+      memcpy(scratch + ((int64_t)r * c.patch_w + xa) * x.pitch,
+             (const bf16 *)x.data + (((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa) * x.pitch,
+             sizeof(bf16) * (xb - xa) * x.pitch);
+  return scratch;
+}
+
+// The blocks' input as rows for the tiles, one matrix for each tap; rows go line by line of all
+// blocks (y, block, x). At stride 1 the taps of a column share theirs. Returns the rows' number.
+int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, const bf16 **taps, Scratch &s) {
+  const SkpConv &d = c.d;
+  const Map &x = maps[d.in], &out = maps[d.out];
+  const int columns = count * d.block_w, n = columns * d.block_h, padded = (n + 31) / 32 * 32;
+  const bool shared = !c.im2col && d.sh == 1 && d.sw == 1 && d.dh == 1 && d.dw == 1;
+  const int pitch = c.im2col ? c.k32 * 32 : x.pitch;
+  const int64_t step = shared ? (int64_t)((d.kh - 1) * columns + padded) * pitch
+                              : (int64_t)padded * pitch;
+  bf16 *rows = s.rows.data();
+  for (int t = 0; t < c.taps; t++)
+    taps[t] = shared ? rows + (t % d.kw) * step + (int64_t)(t / d.kw) * columns * pitch
+                     : rows + (c.im2col ? 0 : t) * step;
+  const int lines = shared ? d.block_h + d.kh - 1 : d.block_h;
+  for (int q = 0; q < count; q++) {
+    const bf16 *patch = gather_half(c, blocks[q], s.half_patch.data());
+    if (shared) {
+      for (int kx = 0; kx < d.kw; kx++)
+        for (int y = 0; y < lines; y++)
+          memcpy(rows + kx * step + ((int64_t)y * columns + q * d.block_w) * pitch,
+                 patch + ((int64_t)y * c.patch_w + kx) * pitch, sizeof(bf16) * d.block_w * pitch);
+    } else {
+      for (int t = 0; t < c.taps; t++)
+        for (int y = 0; y < lines; y++)
+          for (int i = 0; i < d.block_w; i++) {
+            const bf16 *from = patch + ((int64_t)(y * d.sh + t / d.kw * d.dh) * c.patch_w +
+                                        i * d.sw + t % d.kw * d.dw) * x.pitch;
+            const int64_t row = (int64_t)y * columns + q * d.block_w + i;
+            if (c.im2col && t == 0)
+              memset(rows + row * pitch, 0, sizeof(bf16) * pitch);
+            if (c.im2col)
+              memcpy(rows + row * pitch + t * x.c, from, sizeof(bf16) * x.c);
+            else
+              memcpy(rows + t * step + row * pitch, from, sizeof(bf16) * pitch);
+          }
+    }
+    const int slot = blocks[q] / c.blocks, block = blocks[q] % c.blocks;
+    const int oy0 = block / c.blocks_x * d.block_h, ox0 = block % c.blocks_x * d.block_w;
+    for (int y = 0; y < d.block_h; y++)
+      for (int i = 0; i < d.block_w; i++) {
+        const int row = y * columns + q * d.block_w + i;
+        const bool exists = oy0 + y < d.oh && ox0 + i < d.ow;
+        const int oy = (oy0 + y) * d.step_y + d.at_y, ox = (ox0 + i) * d.step_x + d.at_x;
+        s.offsets[row] = exists ? (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch : -1;
+        s.block_of[row] = blocks[q];
+      }
+  }
+  return n;
+}
+
+void Plan::conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
+  const SkpConv &d = c.d;
+  const int batch = std::max(1, kPixels / (d.block_h * d.block_w));
+  const bf16 *taps[512];
+  for (int i = from; i < to; i += batch) {
+    const int n = tile_rows(c, c.open + i, std::min(batch, to - i), taps, s);
+    memset(s.flags.data(), 0, n);
+    for (int k = c0; k < c1; k++) {
+      TileGemm g;
+      g.taps = taps;
+      g.ntaps = c.im2col ? 1 : c.taps;
+      g.n = n;
+      g.k32 = c.k32;
+      g.pitch = c.im2col ? c.k32 * 32 : maps[d.in].pitch;
+      g.w = c.tile_weight + c.chunks[k].tiles;
+      g.acc = s.acc.data();
+      const int64_t bytes = (int64_t)g.ntaps * c.k32 * 1024 * sizeof(bf16);
+      const char *next =
+          c.next ? (const char *)(c.next->tile_weight + c.next->chunks[c0].tiles) : nullptr;
+      const Ahead ahead = fetch_ahead(k, c1, i + batch >= to, (n + 31) / 32, 4, 32, bytes,
+                                      (const char *)g.w, next);
+      g.ahead = ahead.at;
+      g.lines = ahead.lines;
+      tile_gemm(g);
+      finish_chunk(c, k, n, s);
+    }
+    mark_changed(c, n, s);
+  }
+}
+
+}  // namespace skp

@@ -1,0 +1,108 @@
+// Inner loops, one table for each instruction set.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace skp {
+
+typedef uint16_t bf16;
+
+inline float widen(float v) { return v; }
+inline float widen(bf16 v) {
+  uint32_t bits = (uint32_t)v << 16;
+  float f;
+  __builtin_memcpy(&f, &bits, 4);
+  return f;
+}
+inline void narrow(float v, float *out) { *out = v; }
+inline void narrow(float v, bf16 *out) {  // to nearest even; a NaN stays one
+  uint32_t bits;
+  __builtin_memcpy(&bits, &v, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u)
+    *out = (bf16)((bits >> 16) | 0x40);
+  else
+    *out = (bf16)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+}
+
+constexpr int kChunk = 32;     // output channels per GEMM
+constexpr int kPixels = 64;    // output pixels per GEMM, at least
+constexpr int kLane = 16;      // channels are padded to this
+
+struct Activation {
+  int kind;
+  float a, b;
+};
+
+// Accumulators (n pixels, kChunk) to outputs. Offsets are elements from the map's begin to the
+// pixel's first channel (negative: no such output); z, y, skip and before share them.
+struct Epilogue {
+  const float *acc;
+  const int64_t *offset;
+  int n, width;                 // width: a multiple of kLane
+  const float *bias;            // of this chunk
+  void *z;                      // or null
+  bool z_float;                 // z is float32 whatever the maps are
+  const uint8_t *add_z;         // (n): 1 where the accumulators are an update of z; or null
+  void *y, *before;             // before: the last frame's value is kept there; or null
+  const float *scale, *shift;   // of this chunk, or null
+  const void *skip[4];
+  int nskip;
+  Activation act;
+  uint8_t *changed;             // (n): set to 1 where a value differs from the one before
+};
+
+// A weighted sum of pixels and the like, for one output pixel.
+struct Pixel {
+  void *y, *before;
+  const void *const *src;
+  const float *coef;            // or null: all one
+  const float *scale, *shift;   // per channel, of a sum; or null
+  int nsrc, channels;
+  Activation act;
+};
+
+struct TypedKernels {
+  void (*epilogue)(const Epilogue &);
+  // out[i] = power over channels of x[i] - h[i], pixels where dirty (null: all); h null: of x.
+  void (*power)(const void *x, const void *h, const uint8_t *dirty, int n, int pitch, int channels,
+                int p, float *out);
+  // d[i] = x[i] - before[i] where dirty, else 0, as float32; before null: x itself, everywhere.
+  void (*delta)(const void *x, const void *before, const uint8_t *dirty, int n, int pitch,
+                float *d);
+  // Sum over channels of w * f(x - before); f is |.| if rectify, before null: of x.
+  float (*dot)(const void *x, const void *before, const float *w, int channels, int rectify);
+  bool (*sum)(const Pixel &);   // all of these return whether the output pixel changed
+  bool (*mul)(const Pixel &);
+  bool (*max)(const Pixel &);
+};
+
+struct Kernels {
+  // acc (n rounded up to a group, kChunk) = sum over taps and channels; px: n pixels' receptive
+  // fields; ahead: weights of what comes next, of which `lines` cache lines are fetched per 4 steps.
+  void (*gemm)(const float *const *px, int n, const int *taps, int ntaps, int channels,
+               const float *w, int width, float *acc, const char *ahead, int lines);
+  void (*depthwise)(const float *const *px, int n, const int *taps, int ntaps, const float *w,
+                    int width, float *acc);
+  TypedKernels of[2];           // float32, bfloat16
+};
+
+const Kernels *kernels_portable();
+const Kernels *kernels_avx2();      // null where this build lacks it
+const Kernels *kernels_avx512();
+
+// bfloat16 GEMM on tiles: acc (n, kChunk) = a (taps of n rows) * w. See kernels_amx.cpp.
+struct TileGemm {
+  const bf16 *const *taps;      // (ntaps): first row of each tap; rows are `pitch` elements apart
+  int ntaps, n, k32, pitch;     // n rounded up to 16 rows must be readable
+  const bf16 *w;                // (ntaps, k32, 2, 16, 16, 2)
+  float *acc;                   // (n rounded up to 32, kChunk)
+  const char *ahead;
+  int lines;
+};
+bool amx_compiled();
+bool amx_permitted();               // asks the operating system, once
+void amx_begin();                   // on each thread, before tile_gemm
+void amx_end();
+void tile_gemm(const TileGemm &);
+
+}  // namespace skp

@@ -1,0 +1,225 @@
+// A plan in memory: maps, operations in levels, and what runs them.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "kernels.h"
+#include "skippose_native.h"
+
+namespace skp {
+
+// Zeroed memory that lives as long as the plan.
+class Arena {
+ public:
+  ~Arena();
+  void *take(size_t bytes);                     // throws std::bad_alloc
+  template <class T>
+  T *of(size_t n) {
+    return (T *)take(n * sizeof(T));
+  }
+  size_t taken() const { return taken_; }
+
+ private:
+  std::vector<void *> blocks_;
+  char *at_ = nullptr;
+  size_t left_ = 0, taken_ = 0;
+};
+
+inline void raise_flag(uint8_t *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
+
+struct Map {
+  int h, w, c, pitch;
+  bool keep_before;
+  char *data = nullptr, *before = nullptr;      // (S, h, w, pitch)
+  uint8_t *dirty = nullptr, *rows = nullptr;    // (S, h, w), (S, h): changed in this frame
+  uint8_t any = 0;
+
+  void mark(int64_t pixel) {
+    raise_flag(dirty + pixel);
+    raise_flag(rows + pixel / w);
+    raise_flag(&any);
+  }
+};
+
+// kChunk output channels and the input channels that they read.
+struct Chunk {
+  int first, width;                             // output channels
+  int in, channels;                             // input channels
+  int64_t weight, tiles;                        // where its weights begin
+};
+
+struct Conv {
+  SkpConv d;
+  int taps, blocks_y, blocks_x, blocks;         // blocks: of one slot
+  int patch_h, patch_w;                         // input of a block, halo included
+  int64_t patch;                                // elements of it
+  bool holes, depthwise, tiles, im2col, needs_z, z_float, keeps_held, measures, looks;
+  std::vector<Chunk> chunks;
+  float *weight = nullptr, *bias = nullptr, *scale_o = nullptr, *shift_o = nullptr, *phi = nullptr;
+  bf16 *tile_weight = nullptr;
+  int k32 = 0;                                  // of tiles: input channels / 32
+  const Conv *next = nullptr;                   // whose weights are fetched ahead
+
+  char *z = nullptr;                            // (S, out map) or null: the output map itself
+  char *held = nullptr;                         // (S, blocks, patch)
+  float *power = nullptr;                       // (S, blocks, patch pixels) of x - held
+  float *linear = nullptr;                      // (S, oh, ow) phi * x where last computed
+  float *scale = nullptr;                       // (S)
+  uint8_t *open_map = nullptr;                  // (S, blocks)
+  uint8_t *mask = nullptr;                      // alike, from outside; used if masked
+  bool masked = false;
+  int32_t *open_rows = nullptr, *open = nullptr, *row_count = nullptr;
+  int nopen = 0;
+  double *sums = nullptr;                       // (S, blocks) |x|, or (S, blocks, chunks) |w*x|
+  int64_t *looked = nullptr;                    // (S, blocks_y)
+  int64_t *counts = nullptr;                    // (S, 2)
+  int64_t macs_per_output = 0;
+  bool active = false;                          // its gate runs in this frame
+};
+
+struct Element {
+  SkpElement d;
+  std::vector<int32_t> first_y, second_y, first_x, second_x;
+  std::vector<float> share_y, share_x;
+  float *scale = nullptr, *shift = nullptr;
+  int window = 0;
+};
+
+struct Step {                                   // one operation in a level
+  bool is_conv;
+  int index;
+};
+
+struct Task {
+  enum Kind { kFrameRow, kGate, kElement, kConv } kind;
+  int index, from, to, c0, c1;
+};
+
+struct Scratch {                                // one for each thread
+  std::vector<float> patch, power, acc;
+  std::vector<bf16> rows, half_patch;
+  std::vector<int32_t> block_of;                // output of the list -> its block
+  std::vector<const float *> pixels;
+  std::vector<int64_t> offsets;
+  std::vector<uint8_t> flags, add;
+  std::vector<const void *> sources;
+  std::vector<float> coefs;
+};
+
+class Plan {
+ public:
+  Plan(int slots, int isa, bool half, int threads);
+  ~Plan();
+
+  // build.cpp
+  int add_map(int h, int w, int c, bool keep_before);
+  int add_conv(const SkpConv &conv);
+  int add_element(const SkpElement &element);
+  void finish();
+
+  // run.cpp
+  int run(const float *frame, uint8_t *dense, float cut, int n, const int32_t *maps,
+          float *const *outputs);
+
+  int slots;
+  bool half;
+  size_t element_size;
+  const Kernels *kernels;
+  const TypedKernels *typed;
+  bool amx;
+  std::vector<Map> maps;
+  std::vector<std::unique_ptr<Conv>> convs;
+  std::vector<std::unique_ptr<Element>> elements;
+  std::vector<int64_t> counts;
+  Arena state, weights, work;
+
+ private:
+  void pack(Conv &c);
+  void allocate(Conv &c);
+
+  // gate.cpp: which blocks run
+  void gate_rows(Conv &c, int from, int to, Scratch &s);
+  bool decide(Conv &c, int slot, int by, int bx, Scratch &s);
+  bool decide_linear(Conv &c, int slot, int by, int bx);
+  bool decide_output(Conv &c, int slot, int by, int bx, Scratch &s);
+  void hold_block(Conv &c, int slot, int by, int bx);
+  void add_skips(Conv &c, int slot, int by, int bx, Scratch &s);
+  float linear_at(const Conv &c, int slot, int oy, int ox, bool change);
+
+  // conv.cpp: running them
+  void conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s);
+  void conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s);
+  void gather(const Conv &c, int slot, int block, float *patch) const;
+  const bf16 *gather_half(const Conv &c, int64_t block, bf16 *scratch) const;
+  int tile_rows(const Conv &c, const int32_t *blocks, int count, const bf16 **taps, Scratch &s);
+  int list_outputs(const Conv &c, const int32_t *blocks, int count, const float *const *patches,
+                   Scratch &s) const;
+  void finish_chunk(Conv &c, int chunk, int n, Scratch &s);
+  void mark_changed(Conv &c, int n, Scratch &s);
+
+  // element.cpp
+  void element_rows(Element &e, int from, int to, Scratch &s);
+
+  // run.cpp: a frame, phase by phase
+  bool compare_frame(const float *frame);
+  void frame_row(int row);
+  void run_task(const Task &task, int thread);
+  bool next_phase();
+  void plan_gates();
+  void plan_cut();
+  void plan_convs();
+  void finish_gates();
+  void list_open(Conv &c);
+  void measure(Conv &c);
+  void add_tasks(const Task &task, int pieces, bool by_chunk);
+  void share_tasks();
+  void write_output(const Map &m, float *out) const;
+
+  // pool.cpp
+  void run_phases();
+  void work_loop(int thread);
+  void run_shares(int thread);
+  void serve(int thread);
+
+  std::vector<std::vector<Step>> levels_;
+  std::vector<Scratch> scratch_;
+
+  // of the frame that runs
+  const float *frame_ = nullptr;
+  float *last_frame_ = nullptr;                 // (S, C, H, W)
+  std::vector<int32_t> changed_rows_;
+  bool begun_ = false;                          // last_frame_ is one
+  uint8_t *dense_ = nullptr;
+  bool any_dense_ = false;
+  float cut_ = -1;
+  size_t level_ = 0;
+  enum Phase { kFrame, kGates, kCut, kConvs, kDone } phase_ = kDone;
+  struct Homed {
+    Task task;
+    int home;
+  };
+  std::vector<Homed> planned_;
+  std::vector<Task> tasks_;
+  struct alignas(64) Share {
+    std::atomic<int> next{0};
+    int end = 0;
+  };
+  std::unique_ptr<Share[]> shares_;
+
+  // threads
+  int threads_;
+  std::vector<std::thread> pool_;
+  alignas(64) std::atomic<int> generation_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<int> phase_number_{0};
+  alignas(64) std::atomic<int> finished_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+}  // namespace skp

@@ -1,0 +1,333 @@
+// A frame through the levels: gates of a level, then the convolutions that they opened.
+#include <string.h>
+
+#include <algorithm>
+
+#include "plan.h"
+
+namespace skp {
+namespace {
+
+constexpr double kGrain = 8e5;            // MACs that are worth a task of their own, float32
+constexpr double kTileGrain = 5e6;        // on tiles
+constexpr int64_t kGateGrain = 8192;      // elements of the input that are worth one
+
+bool finite(const float *v, size_t n) {
+  uint32_t bad = 0;
+  for (size_t i = 0; i < n; i++) {
+    uint32_t bits;
+    memcpy(&bits, v + i, 4);
+    bad |= (bits & 0x7f800000u) == 0x7f800000u;
+  }
+  return !bad;
+}
+
+}  // namespace
+
+// Lists the rows that differ from the last frame's; false for NaN or Inf in one of them.
+bool Plan::compare_frame(const float *frame) {
+  const Map &m = maps[0];
+  const size_t plane = (size_t)m.h * m.w;
+  changed_rows_.clear();
+  for (int s = 0; s < slots; s++)
+    for (int y = 0; y < m.h; y++) {
+      bool changed = !begun_;
+      for (int c = 0; c < m.c && !changed; c++) {
+        const size_t at = ((size_t)s * m.c + c) * plane + (size_t)y * m.w;
+        changed = memcmp(frame + at, last_frame_ + at, sizeof(float) * m.w) != 0;
+      }
+      if (!changed) continue;
+      changed_rows_.push_back(s * m.h + y);
+      for (int c = 0; c < m.c; c++)
+        if (!finite(frame + ((size_t)s * m.c + c) * plane + (size_t)y * m.w, m.w)) return false;
+    }
+  return true;
+}
+
+void Plan::frame_row(int row) {
+  Map &m = maps[0];
+  const int slot = row / m.h, y = row % m.h;
+  const size_t plane = (size_t)m.h * m.w;
+  const float *from = frame_ + (size_t)slot * m.c * plane + (size_t)y * m.w;
+  float *last = last_frame_ + (size_t)slot * m.c * plane + (size_t)y * m.w;
+  for (int c = 0; c < m.c; c++) memcpy(last + c * plane, from + c * plane, sizeof(float) * m.w);
+  for (int x = 0; x < m.w; x++) {
+    const int64_t pixel = (int64_t)row * m.w + x, at = pixel * m.pitch;
+    bool changed = false;
+    for (int c = 0; c < m.c; c++) {
+      const float v = from[c * plane + x];
+      if (half) {
+        bf16 r;
+        narrow(v, &r);
+        changed |= widen(r) != widen(((bf16 *)m.data)[at + c]);
+      } else {
+        changed |= v != ((float *)m.data)[at + c];
+      }
+    }
+    if (!changed) continue;
+    m.mark(pixel);
+    if (m.before)
+      memcpy(m.before + at * element_size, m.data + at * element_size, m.pitch * element_size);
+    for (int c = 0; c < m.c; c++) {
+      if (half)
+        narrow(from[c * plane + x], (bf16 *)m.data + at + c);
+      else
+        ((float *)m.data)[at + c] = from[c * plane + x];
+    }
+  }
+}
+
+void Plan::run_task(const Task &t, int thread) {
+  Scratch &s = scratch_[thread];
+  switch (t.kind) {
+    case Task::kFrameRow:
+      for (int i = t.from; i < t.to; i++) frame_row(changed_rows_[i]);
+      break;
+    case Task::kGate: gate_rows(*convs[t.index], t.from, t.to, s); break;
+    case Task::kElement: element_rows(*elements[t.index], t.from, t.to, s); break;
+    case Task::kConv: {
+      Conv &c = *convs[t.index];
+      if (c.tiles)
+        conv_tiles(c, t.from, t.to, t.c0, t.c1, s);
+      else
+        conv_blocks(c, t.from, t.to, t.c0, t.c1, s);
+    }
+  }
+}
+
+// Splits [from, to), or [c0, c1), into pieces. A piece has the same home thread in every frame, so
+// that a part of the weights is always read by the same core.
+void Plan::add_tasks(const Task &task, int pieces, bool by_chunk) {
+  const int begin = by_chunk ? task.c0 : task.from, end = by_chunk ? task.c1 : task.to;
+  pieces = std::max(1, std::min(pieces, end - begin));
+  for (int p = 0; p < pieces; p++) {
+    Task t = task;
+    const int from = begin + (int)((int64_t)(end - begin) * p / pieces);
+    const int to = begin + (int)((int64_t)(end - begin) * (p + 1) / pieces);
+    (by_chunk ? t.c0 : t.from) = from;
+    (by_chunk ? t.c1 : t.to) = to;
+    planned_.push_back({t, (int)((int64_t)p * threads_ / pieces)});
+  }
+}
+
+void Plan::share_tasks() {
+  tasks_.clear();
+  for (int thread = 0; thread < threads_; thread++) {
+    shares_[thread].next.store((int)tasks_.size(), std::memory_order_relaxed);
+    for (const Homed &p : planned_)
+      if (p.home == thread) tasks_.push_back(p.task);
+    shares_[thread].end = (int)tasks_.size();
+  }
+  planned_.clear();
+}
+
+void Plan::plan_gates() {
+  for (const Step &step : levels_[level_]) {
+    if (!step.is_conv) {
+      const SkpElement &d = elements[step.index]->d;
+      bool active = any_dense_;
+      for (int i = 0; i < d.nsrc; i++) active |= maps[d.src[i]].any != 0;
+      if (!active) continue;
+      const Map &out = maps[d.out];
+      const int pieces = (int64_t)slots * out.h * out.w * out.c > kGateGrain ? 2 * threads_ : 1;
+      add_tasks({Task::kElement, step.index, 0, slots * out.h, 0, 0}, pieces, false);
+      continue;
+    }
+    Conv &c = *convs[step.index];
+    c.active = any_dense_ || c.masked || maps[c.d.in].any;
+    for (int i = 0; i < c.d.nskip; i++) c.active |= maps[c.d.skip[i]].any != 0;
+    if (!c.active) {
+      if (c.nopen) {
+        memset(c.open_map, 0, (size_t)slots * c.blocks);
+        memset(c.row_count, 0, sizeof(int32_t) * slots * c.blocks_y);
+      }
+      c.nopen = 0;
+      memset(c.counts, 0, sizeof(int64_t) * slots * 2);
+      continue;
+    }
+    const Map &x = maps[c.d.in];
+    const int pieces = (int64_t)slots * x.h * x.w * x.c > kGateGrain ? 2 * threads_ : 1;
+    add_tasks({Task::kGate, step.index, 0, slots * c.blocks_y, 0, 0}, pieces, false);
+  }
+}
+
+// Rows to the list of open blocks, and what they cost.
+void Plan::list_open(Conv &c) {
+  const SkpConv &d = c.d;
+  const int full = d.block_h * d.block_w;
+  const bool ragged = d.oh % d.block_h || d.ow % d.block_w;
+  c.nopen = 0;
+  for (int slot = 0; slot < slots; slot++) {
+    int64_t outputs = 0, looked = 0;
+    for (int by = 0; by < c.blocks_y; by++) {
+      const int r = slot * c.blocks_y + by, n = c.row_count[r];
+      const int32_t *list = c.open_rows + (int64_t)r * c.blocks_x;
+      memcpy(c.open + c.nopen, list, sizeof(int32_t) * n);
+      c.nopen += n;
+      if (c.looked) looked += c.looked[r];
+      if (!ragged) {
+        outputs += (int64_t)n * full;
+        continue;
+      }
+      const int ys = std::min(d.block_h, d.oh - by * d.block_h);
+      for (int i = 0; i < n; i++) {
+        const int bx = list[i] % c.blocks % c.blocks_x;
+        outputs += ys * std::min(d.block_w, d.ow - bx * d.block_w);
+      }
+    }
+    if (dense_[slot]) looked = dense_[slot] == 2 && d.decides_cut ? (int64_t)d.oh * d.ow : 0;
+    c.counts[slot * 2] = outputs;
+    c.counts[slot * 2 + 1] = looked;
+  }
+}
+
+// The magnitude that relative thresholds refer to, of the slots that are dense now.
+void Plan::measure(Conv &c) {
+  const SkpConv &d = c.d;
+  const Map &x = maps[d.in], &out = maps[d.out];
+  const size_t each = d.scale_of_output ? c.chunks.size() : 1;
+  const double count = d.scale_of_output ? (double)out.c * d.oh * d.ow : (double)x.c * x.h * x.w;
+  for (int slot = 0; slot < slots; slot++) {
+    if (!dense_[slot]) continue;
+    double sum = 0;
+    double *sums = c.sums + (size_t)slot * c.blocks * each;
+    for (size_t i = 0; i < c.blocks * each; i++) sum += sums[i];
+    std::fill(sums, sums + c.blocks * each, 0.0);
+    c.scale[slot] = std::max((float)(sum / count), 1e-3f);
+  }
+}
+
+void Plan::finish_gates() {
+  for (const Step &step : levels_[level_]) {
+    if (!step.is_conv) continue;
+    Conv &c = *convs[step.index];
+    if (!c.active) continue;
+    list_open(c);
+    if (phase_ != kGates || !c.d.decides_cut || cut_ < 0) continue;
+    for (int slot = 0; slot < slots; slot++)
+      if (!dense_[slot] && (float)c.counts[slot * 2] / ((float)c.d.oh * c.d.ow) > cut_) {
+        dense_[slot] = 2;
+        any_dense_ = true;
+      }
+  }
+}
+
+// The deciding layer again, in full, for slots where it found a cut.
+void Plan::plan_cut() {
+  for (const Step &step : levels_[level_]) {
+    if (!step.is_conv || !convs[step.index]->d.decides_cut) continue;
+    const int rows = convs[step.index]->blocks_y;
+    for (int slot = 0; slot < slots; slot++)
+      if (dense_[slot] == 2)
+        add_tasks({Task::kGate, step.index, slot * rows, (slot + 1) * rows, 0, 0}, threads_, false);
+  }
+}
+
+void Plan::plan_convs() {
+  for (const Step &step : levels_[level_]) {
+    if (!step.is_conv) continue;
+    Conv &c = *convs[step.index];
+    if (!c.active) continue;
+    if (any_dense_ && c.measures && !c.d.scale_of_output) measure(c);
+    if (!c.nopen) continue;
+    const int area = c.d.block_h * c.d.block_w, chunks = (int)c.chunks.size();
+    const int batch = std::max(1, kPixels / area), batches = (c.nopen + batch - 1) / batch;
+    const double macs = (double)c.nopen * area * c.macs_per_output;
+    const double grain = c.tiles ? kTileGrain : kGrain;
+    int pieces = 1;
+    if (threads_ > 1 && macs > grain / 2)
+      pieces = std::max(threads_, std::min(4 * threads_, (int)(macs / grain)));
+    // Split the larger of weights and input: each thread reads all of the other.
+    const bool heavy = (double)c.macs_per_output > (double)c.nopen * c.patch;
+    const bool by_chunk = chunks > 1 && (heavy || batches < pieces) && chunks >= threads_;
+    if (by_chunk) {
+      add_tasks({Task::kConv, step.index, 0, c.nopen, 0, chunks}, std::min(pieces, 2 * threads_), true);
+    } else {
+      // Whole batches.
+      pieces = std::min(pieces, batches);
+      for (int p = 0; p < pieces; p++) {
+        const int from = (int)((int64_t)batches * p / pieces) * batch;
+        const int to = std::min(c.nopen, (int)((int64_t)batches * (p + 1) / pieces) * batch);
+        planned_.push_back({{Task::kConv, step.index, from, to, 0, chunks}, p * threads_ / pieces});
+      }
+    }
+  }
+}
+
+// Ends a phase and plans the next one that has tasks; false when the frame is done.
+bool Plan::next_phase() {
+  do {
+    switch (phase_) {
+      case kFrame:
+        level_ = 0;
+        phase_ = kGates;
+        break;
+      case kGates:
+        finish_gates();
+        phase_ = kCut;
+        break;
+      case kCut:
+        finish_gates();
+        phase_ = kConvs;
+        break;
+      case kConvs:
+        if (any_dense_)
+          for (const Step &step : levels_[level_])
+            if (step.is_conv && convs[step.index]->measures && convs[step.index]->d.scale_of_output)
+              measure(*convs[step.index]);
+        level_++;
+        phase_ = kGates;
+        break;
+      case kDone: return false;
+    }
+    if (level_ >= levels_.size()) {
+      phase_ = kDone;
+      return false;
+    }
+    if (phase_ == kGates) plan_gates();
+    if (phase_ == kCut) plan_cut();
+    if (phase_ == kConvs) plan_convs();
+  } while (planned_.empty());
+  share_tasks();
+  return true;
+}
+
+int Plan::run(const float *frame, uint8_t *dense, float cut, int n, const int32_t *out_maps,
+              float *const *outputs) {
+  if (!compare_frame(frame)) return 1;
+  begun_ = true;
+  frame_ = frame;
+  dense_ = dense;
+  cut_ = cut;
+  any_dense_ = false;
+  for (int s = 0; s < slots; s++) any_dense_ |= dense[s] != 0;
+  for (Map &m : maps) {
+    if (!m.any) continue;
+    memset(m.dirty, 0, (size_t)slots * m.h * m.w);
+    memset(m.rows, 0, (size_t)slots * m.h);
+    m.any = 0;
+  }
+  phase_ = kFrame;
+  if (!changed_rows_.empty()) {
+    add_tasks({Task::kFrameRow, 0, 0, (int)changed_rows_.size(), 0, 0}, 2 * threads_, false);
+    share_tasks();
+    run_phases();
+  } else if (next_phase()) {
+    run_phases();
+  }
+  for (int i = 0; i < n; i++) write_output(maps[out_maps[i]], outputs[i]);
+  return 0;
+}
+
+void Plan::write_output(const Map &m, float *out) const {
+  const int64_t plane = (int64_t)m.h * m.w;
+  for (int s = 0; s < slots; s++)
+    for (int64_t p = 0; p < plane; p++) {
+      const int64_t at = (s * plane + p) * m.pitch;
+      for (int c = 0; c < m.c; c++)
+        out[(s * (int64_t)m.c + c) * plane + p] =
+            half ? widen(((const bf16 *)m.data)[at + c]) : ((const float *)m.data)[at + c];
+    }
+}
+
+}  // namespace skp
