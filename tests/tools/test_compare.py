@@ -1,0 +1,148 @@
+"""tools/compare.py"""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmpose")
+pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "configs/demo/skip_hrnet_small.py"
+CHECKPOINT = "configs/demo/hrnet_small_synthetic.pth"
+
+
+def run(tool: str, *options: object, data: Path | str = "nowhere") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", f"tools/{tool}.py", *map(str, options)],
+        cwd=ROOT,
+        env=os.environ | {"SKIPPOSE_SYNTHETIC": str(data), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def rows_of(out: Path) -> dict[tuple[str, str, str], dict[str, str]]:
+    with (out / "table.csv").open() as file:
+        return {(r["row"], r["perturb"], r["clips"]): r for r in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def first(synthetic_clips, tmp_path_factory) -> tuple[Path, list[str]]:
+    out = tmp_path_factory.mktemp("compare")
+    options = [CONFIG, CHECKPOINT, "--out", str(out), "--variant", "hold/0.5"]
+    options += ["model.backbone.gate.eps=0.5", "--threads", "1"]
+    done = run("compare", *options, data=synthetic_clips)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, options
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("row", "changes"),
+    [
+        ("skip_hrnet_small", []),
+        ("hold/0.5", ["model.backbone.gate.eps=0.5"]),
+        ("dense", ["model.backbone.gate=None"]),
+        (
+            "dense, crop per frame",
+            ["model.backbone.gate=None", "test_dataloader.dataset.crop=frame"],
+        ),
+        ("frozen", ["model.backbone.gate.eps=1e9", "model.backbone.gate.scale=absolute"]),
+    ],
+)
+def test_numbers_are_those_of_the_test_tool(first, synthetic_clips, tmp_path, row, changes):
+    out, _ = first
+    settings = ["test_dataloader.num_workers=0", "test_dataloader.persistent_workers=False"]
+    metrics = tmp_path / "metrics.json"
+    done = run(
+        "test", CONFIG, CHECKPOINT, "--out", metrics, "--work-dir", tmp_path,
+        "--cfg-options", *settings, *changes, data=synthetic_clips,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected, found = json.loads(metrics.read_text()), rows_of(out)[row, "none", "all"]
+    for theirs, ours in (
+        ("PCK", "PCK@0.2"), ("strict/PCK", "PCK@0.1"), ("tPCK", "tPCK@0.2"), ("GMACs", "GMACs"),
+        ("dense_GMACs", "first GMACs"), ("reduction", "reduction"), ("sparsity", "sparsity"),
+    ):  # fmt: skip
+        value = expected[theirs]
+        if row == "frozen" and theirs == "reduction":
+            value = math.inf
+        if theirs == "reduction" and value is None:
+            value = math.inf
+        assert found[ours] == f"{value:.10g}", theirs
+
+
+@pytest.mark.slow
+def test_tables_and_pictures(first):
+    out, options = first
+    rows = rows_of(out)
+    names = ["dense, crop per frame", "dense", "frozen", "skip_hrnet_small", "hold/0.5"]
+    assert list(dict.fromkeys(name for name, _, _ in rows)) == names
+    everything = rows["hold/0.5", "none", "all"]
+    parts = [
+        rows["hold/0.5", "none", k] for k in ("still", "moving") if ("hold/0.5", "none", k) in rows
+    ]
+    assert sum(int(r["frames"]) for r in parts) == int(everything["frames"])
+    assert float(rows["dense", "none", "all"]["PCK@0.2 loss"]) == 0
+    assert float(rows["frozen", "none", "all"]["PCK@0.2 loss"]) == 1
+    dense, frozen, here = (
+        float(rows[n, "none", "all"]["PCK@0.1"]) for n in ("dense", "frozen", "hold/0.5")
+    )
+    assert float(everything["PCK@0.1 loss"]) == pytest.approx((dense - here) / (dense - frozen))
+    low, high = (float(everything[f"PCK@0.2 {end}"]) for end in ("low", "high"))
+    assert low <= float(everything["PCK@0.2"]) <= high
+    text = (out / "table.md").read_text()
+    assert " ".join(options[:2]) in text and all(f"| {name} |" in text for name in names)
+    assert (out / "curve.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_finished_rows_are_not_computed_again(first, synthetic_clips):
+    out, options = first
+    before = {p.name: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
+    table = (out / "table.csv").read_bytes()
+    assert len(before) == 5
+    more = [
+        "--variant",
+        "previous",
+        "model.backbone.reference=previous",
+        "--perturb",
+        "none",
+        "shake",
+    ]
+    done = run("compare", *options, data=synthetic_clips)
+    assert "5 of 5 rows are there" in done.stdout
+    assert (out / "table.csv").read_bytes() == table
+    done = run("compare", *options, *more, "--out", out / "more", "--cache", out / "rows",
+               data=synthetic_clips)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "5 of 12 rows are there" in done.stdout
+    after = {p.name: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
+    assert len(after) == 12 and before.items() <= after.items()
+    rows = rows_of(out / "more")
+    still, shaken = (rows["hold/0.5", how, "all"] for how in ("none", "shake:3"))
+    assert float(shaken["GMACs"]) > float(still["GMACs"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([CONFIG], "pairs"),
+        ([CONFIG, CHECKPOINT, "--perturb", "fog"], "fog"),
+        ([CONFIG, CHECKPOINT, "--variant", "a=1"], "NAME KEY=VALUE"),
+        ([CONFIG, CHECKPOINT, "--variant", "a", "b=1", "--variant", "a", "b=2"], "two variants"),
+        ([CONFIG, CHECKPOINT, "--only-variants"], "needs --variant"),
+        ([CONFIG, CHECKPOINT], "tools/dataset_converters"),
+    ],
+)
+def test_bad_input(tmp_path, options, message):
+    done = run("compare", *options, "--out", tmp_path)
+    assert done.returncode != 0 and message in done.stderr
+    assert not list(tmp_path.iterdir())

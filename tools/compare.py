@@ -1,0 +1,500 @@
+#!/usr/bin/env python
+"""Accuracy per MAC: networks, dense and gated, on the same clips.
+
+    python tools/compare.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...] --out DIR
+    python tools/compare.py CONFIG CHECKPOINT --out DIR \\
+        --variant hold/0.2 model.backbone.gate.eps=0.2 \\
+        --variant hold/0.3 model.backbone.gate.eps=0.3 \\
+        --variant previous/0.1 model.backbone.gate.eps=0.1 model.backbone.reference=previous
+    python tools/compare.py CONFIG CHECKPOINT --out DIR --perturb none shake flicker exposure:0.02
+
+Rows. Each pair gives the row that its config describes, one for each variant, and three to compare
+with: dense with mmpose's crop of its own for each frame; dense on the config's crop windows; and
+the first frame's answer, held. A row is called CONFIG's name, or NAME where the pair is given as
+NAME=CONFIG; a variant adds its own name. What stands before the last "/" of a name is a curve: its
+rows are joined in the picture. `--variants FILE` takes variants from a .py, .yaml or .json file
+with `variants = {name: {key: value}}`.
+
+Perturbations (kind or kind:strength, see skippose/evaluation/perturbations.py) disturb the frames
+before they are cropped, and every row, the three to compare with too, is run on what comes out.
+
+Written to DIR: table.csv (every figure), table.md, curve.png, and rows/<identity>.json, from which
+a row that has been computed already is taken again: an interrupted run is simply started again, and
+a larger one computes what is new. Cameras: JHMDB's names say whether a clip's camera is still
+(_nm_) or moving (_cm_); for other clips the motion of the background is measured.
+"""
+
+import argparse
+import csv
+import logging
+import math
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import skippose
+from skippose.evaluation.clip_bank import (
+    build_dataset,
+    camera_of,
+    data_identity,
+    file_digest,
+    load_clips,
+    set_threads,
+    spread,
+)
+from skippose.evaluation.comparison import (
+    Result,
+    Row,
+    build_network,
+    dense_model,
+    evaluate,
+    frozen_model,
+)
+from skippose.evaluation.perturbations import Perturbation
+from skippose.evaluation.records import SUBSETS, record
+from skippose.visualization.accuracy_curve import Point, draw_curves
+
+CONSOLE = Console()
+TITLES = {"all": "All clips", "still": "Still camera", "moving": "Moving camera"}
+TRUNK = {"neck", "belly"}  # left out of the figures over 13 joints
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "pairs", nargs="+", metavar="CONFIG CHECKPOINT", help="config (or NAME=config), checkpoint"
+    )
+    options.add_argument("--out", type=Path, required=True, help="folder for tables and picture")
+    options.add_argument(
+        "--cache", type=Path, help="folder of finished rows, to share (default: OUT/rows)"
+    )
+    options.add_argument(
+        "--variant",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="a further row of every pair, with settings of its config changed; repeatable",
+    )
+    options.add_argument("--variants", type=Path, help="file with more of them")
+    options.add_argument(
+        "--only-variants", action="store_true", help="no row for the configs as they stand"
+    )
+    options.add_argument(
+        "--perturb",
+        nargs="+",
+        default=["none"],
+        metavar="KIND[:STRENGTH]",
+        help="none, shake (pixels), flicker (share), exposure (stops a frame), background "
+        "(pixels a frame); default: none",
+    )
+    options.add_argument(
+        "--play", type=int, metavar="FRAMES", help="play every clip back and forth to this length"
+    )
+    options.add_argument("--clips", type=int, help="only so many clips, at even distances")
+    options.add_argument(
+        "--common-reference",
+        action="store_true",
+        help="compare all pairs with the first pair's dense network, not each with its own",
+    )
+    options.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="settings changed in every config, before the variants",
+    )
+    options.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    options.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    options.add_argument("--fresh", action="store_true", help="compute finished rows again")
+    options.add_argument(
+        "--draws", type=int, default=2000, help="bootstrap draws over clips (default: 2000)"
+    )
+    args = options.parse_args(arguments)
+    if len(args.pairs) % 2:
+        options.error(f"expected pairs of CONFIG CHECKPOINT, got {len(args.pairs)} names")
+    for text in args.perturb:
+        if text != "none":
+            try:
+                Perturbation.parse(text)
+            except ValueError as error:
+                options.error(str(error))
+    args.changes = {"": {}} if not args.only_variants else {}
+    for name, settings in variants(args, options):
+        if name in args.changes:
+            options.error(f"two variants are called {name!r}")
+        args.changes[name] = settings
+    if not args.changes:
+        options.error("--only-variants needs --variant or --variants")
+    return args
+
+
+def variants(
+    args: argparse.Namespace, options: argparse.ArgumentParser
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    """All variants by name, from the command line and the file."""
+    for name, *settings in args.variant:
+        if "=" in name or not settings or not all("=" in text for text in settings):
+            options.error(
+                f"--variant takes NAME KEY=VALUE ..., got {shlex.join([name, *settings])}"
+            )
+        parsed = argparse.Namespace()
+        DictAction([], "settings")(options, parsed, settings)
+        yield name, parsed.settings
+    if args.variants is not None:
+        content = Config.fromfile(args.variants).to_dict()
+        if not isinstance(content.get("variants"), dict):
+            options.error(
+                f"{args.variants}: expected variants = {{name: {{key: value}}}}, "
+                f"found {sorted(content)}"
+            )
+        yield from content["variants"].items()
+
+
+def read_config(path: str, changes: dict[str, Any]) -> Config:
+    """A config with settings changed."""
+    config = Config.fromfile(path)
+    try:
+        config.merge_from_dict(changes)
+    except (KeyError, TypeError) as error:
+        raise SystemExit(f"{path} with {changes}: {error}") from error
+    return config
+
+
+def disturbed(dataset: dict[str, Any], perturb: str, play: int | None) -> dict[str, Any]:
+    """The config of a data set whose frames are disturbed, or played back and forth."""
+    if perturb == "none" and play is None:
+        return dataset
+    changes: dict[str, Any] = {} if play is None else {"play": play}
+    if perturb != "none":
+        changes["perturb"] = str(Perturbation.parse(perturb))
+    return {**dataset, "type": "PerturbedClipDataset", **changes}
+
+
+def plan(args: argparse.Namespace) -> list[Row]:
+    """All rows, in the order of the tables, without those that would be there twice."""
+    rows: list[Row] = []
+    digests: dict[str, str] = {}
+    for perturb in args.perturb:
+        for number in range(0, len(args.pairs), 2):
+            config_file, checkpoint = args.pairs[number : number + 2]
+            label, separator, path = config_file.partition("=")
+            if not separator or Path(config_file).exists():
+                label, path = Path(config_file).stem, config_file
+            if checkpoint not in digests:
+                digests[checkpoint] = file_digest(checkpoint)
+            base = read_config(path, args.cfg_options)
+
+            def add(
+                name: str,
+                role: str,
+                model: dict[str, Any],
+                config: Config,
+                settings: dict[str, Any],
+                path: str = path,
+                checkpoint: str = checkpoint,
+                perturb: str = perturb,
+            ) -> None:
+                dataset = config.test_dataloader.dataset.to_dict()
+                if role == "dense, crop per frame":
+                    dataset["crop"] = "frame"
+                dataset = disturbed(dataset, perturb, args.play)
+                row = Row(
+                    name=name,
+                    role=role,
+                    model=model,
+                    dataset=dataset,
+                    data=data_identity(dataset, args.clips),
+                    config=path,
+                    checkpoint=checkpoint,
+                    sha256=digests[checkpoint],
+                    variant=settings,
+                    perturb="none" if perturb == "none" else str(Perturbation.parse(perturb)),
+                    clips=args.clips,
+                )
+                if row.identity not in {other.identity for other in rows}:
+                    rows.append(row)
+
+            model = base.model.to_dict()
+            if number == 0 or not args.common_reference:
+                dense = dense_model(model)
+                suffix = f" ({label})" if len(args.pairs) > 2 and not args.common_reference else ""
+                add(f"dense, crop per frame{suffix}", "dense, crop per frame", dense, base, {})
+                add(f"dense{suffix}", "dense", dense, base, {})
+                add(f"frozen{suffix}", "frozen", frozen_model(model), base, {})
+            for variant, settings in args.changes.items():
+                config = read_config(path, {**args.cfg_options, **settings})
+                network = config.model.to_dict()
+                if not gates_of(network):
+                    network = dense_model(network)  # the same as the dense row
+                name = variant if len(args.pairs) == 2 and variant else label
+                if variant and len(args.pairs) > 2:
+                    name = f"{label} {variant}"
+                add(name, "network", network, config, settings)
+    return rows
+
+
+def gates_of(model: dict[str, Any]) -> bool:
+    """Whether a config has any gate."""
+    parts = (model, model["backbone"])
+    return any(part.get("gate") or part.get("overrides") for part in parts)
+
+
+def compute(rows: list[Row], args: argparse.Namespace) -> dict[str, Result]:
+    """The results of all rows by identity; those that are there already are read."""
+    cache = args.cache or args.out / "rows"
+    results: dict[str, Result] = {}
+    missing: dict[str, list[Row]] = {}
+    for row in rows:
+        path = cache / f"{row.identity}.json"
+        if path.is_file() and not args.fresh:
+            results[row.identity] = Result.load(path)
+        else:
+            missing.setdefault(row.data, []).append(row)
+    if results:
+        CONSOLE.print(f"{len(results)} of {len(rows)} rows are there already, in {cache}")
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=CONSOLE) as progress:
+        for group in missing.values():
+            dataset = build_dataset(group[0].dataset)
+            reading = progress.add_task(
+                "reading clips", total=len(spread(len(dataset), group[0].clips))
+            )
+            clips = load_clips(dataset, group[0].clips, lambda task=reading: progress.advance(task))
+            cameras = [camera_of(clip) for clip in clips]
+            frames = sum(map(len, clips))
+            for row in group:
+                task = progress.add_task(described(row), total=frames)
+                network = build_network(row.model, row.checkpoint, args.device)
+                result = evaluate(
+                    network, clips, cameras, lambda n, task=task: progress.advance(task, n)
+                )
+                about = dict(
+                    name=row.name,
+                    role=row.role,
+                    config=row.config,
+                    sha256=row.sha256,
+                    data=row.data,
+                    perturb=row.perturb,
+                    variant=row.variant,
+                    skippose=skippose.__version__,
+                )
+                result.save(cache / f"{row.identity}.json", about)
+                results[row.identity] = result
+    return results
+
+
+def described(row: Row) -> str:
+    return row.name if row.perturb == "none" else f"{row.name}, {row.perturb}"
+
+
+def references(rows: list[Row], row: Row, common: bool) -> tuple[Row, Row]:
+    """The dense and the frozen row that a row is compared with."""
+    near = [r for r in rows if (r.perturb == row.perturb if common else r.group == row.group)]
+    # A network that is its own dense row is listed once, as the dense one.
+    return (
+        next(r for r in near if r.role == "dense"),
+        next(r for r in near if r.role == "frozen"),
+    )
+
+
+def command(row: Row, args: argparse.Namespace) -> str:
+    """The command that computes one row, and those that it is compared with."""
+    words = ["python", "tools/compare.py", row.config, row.checkpoint, "--out", str(args.out)]
+    if row.variant:
+        words += ["--only-variants", "--variant", row.name, *settings_text(row.variant)]
+    if row.perturb != "none":
+        words += ["--perturb", row.perturb]
+    for option, value in (("--play", args.play), ("--clips", args.clips)):
+        words += [] if value is None else [option, str(value)]
+    if args.cfg_options:
+        words += ["--cfg-options", *settings_text(args.cfg_options)]
+    return shlex.join(words)
+
+
+def settings_text(settings: dict[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in settings.items()]
+
+
+def figures(
+    rows: list[Row], results: dict[str, Result], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """One record for each row and subset of clips, with what the row is."""
+    limbs: dict[str, list[int] | None] = {}
+    records = []
+    for row in rows:
+        if row.data not in limbs:
+            names = build_dataset(row.dataset).metainfo["keypoint_name2id"]
+            kept = sorted(n for name, n in names.items() if name not in TRUNK)
+            limbs[row.data] = kept if len(kept) < len(names) else None
+        three = [results[r.identity] for r in (row, *references(rows, row, args.common_reference))]
+        for subset in SUBSETS:
+            parts = [result.subset(subset) for result in three]
+            if not parts[0].clip_ids:
+                continue
+            records.append(
+                {
+                    "row": row.name,
+                    "perturb": row.perturb,
+                    "clips": subset,
+                    **record(*parts, limbs[row.data], args.draws),
+                    "role": row.role,
+                    "config": row.config,
+                    "checkpoint": row.checkpoint,
+                    "sha256": row.sha256,
+                    "variant": " ".join(settings_text(row.variant)),
+                    "data": row.data,
+                    "identity": row.identity,
+                    "command": command(row, args),
+                }
+            )
+    return records
+
+
+def percent(found: dict[str, Any], name: str, interval: bool = False) -> str:
+    value = found.get(name)
+    if value is None or math.isnan(value):
+        return "-"
+    text = f"{100 * value:.2f}"
+    if interval:
+        text += f" [{100 * found[name + ' low']:.1f}, {100 * found[name + ' high']:.1f}]"
+    return text
+
+
+def cells(found: dict[str, Any]) -> dict[str, str]:
+    """The columns of the tables on the screen and in Markdown."""
+    reduction = found["reduction"]
+    return {
+        "": found["row"],
+        "PCK@0.2": percent(found, "PCK@0.2", True),
+        "PCK@0.1": percent(found, "PCK@0.1", True),
+        "loss@0.2": percent(found, "PCK@0.2 loss", True),
+        "loss@0.1": percent(found, "PCK@0.1 loss", True),
+        "13: @0.2": percent(found, "PCK@0.2 13 joints"),
+        "@0.1": percent(found, "PCK@0.1 13 joints"),
+        "torso: @0.2": percent(found, "tPCK@0.2"),
+        "@0.1 ": percent(found, "tPCK@0.1"),
+        "13: @0.2 ": percent(found, "tPCK@0.2 13 joints"),
+        "@0.1  ": percent(found, "tPCK@0.1 13 joints"),
+        "GMACs": f"{found['GMACs']:.4f}",
+        "first": f"{found['first GMACs']:.4f}",
+        "gates": f"{found['gate GMACs']:.4f}",
+        "reduction": f"{reduction:.2f}x" if math.isfinite(reduction) else "all",
+    }
+
+
+ON_SCREEN = (
+    "", "PCK@0.2", "PCK@0.1", "loss@0.2", "loss@0.1", "13: @0.2", "torso: @0.2", "GMACs", "gates",
+    "reduction",
+)  # fmt: skip
+NOTES = (
+    "PCK in percent, by the box's longer side over 15 joints unless the column says otherwise: "
+    "13 are those without neck and belly, torso is the other normalisation; in brackets 95% of a "
+    "bootstrap over clips. loss: (dense - row) / (dense - frozen), in percent, paired over clips. "
+    "GMACs per frame after a clip's first, gates included; first: those of a first frame; gates: "
+    "those that the gates spend."
+)
+
+
+def tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, list[dict[str, str]]]]:
+    """Title and lines of every table: one for each perturbation and subset of clips."""
+    for perturb in dict.fromkeys(found["perturb"] for found in records):
+        for subset in SUBSETS:
+            chosen = [r for r in records if (r["perturb"], r["clips"]) == (perturb, subset)]
+            if not chosen:
+                continue
+            title = f"{TITLES[subset]} ({chosen[0]['n_clips']}, {chosen[0]['frames']} frames)"
+            if perturb != "none":
+                title += f", {perturb}"
+            yield title, [cells(found) for found in chosen]
+
+
+def write(records: list[dict[str, Any]], args: argparse.Namespace, how: str) -> None:
+    """The tables and the pictures."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    with (args.out / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        keys = dict.fromkeys(key for found in records for key in found)
+        writer = csv.DictWriter(file, list(keys), restval="")
+        writer.writeheader()
+        writer.writerows(
+            {k: f"{v:.10g}" if isinstance(v, float) else v for k, v in found.items()}
+            for found in records
+        )
+    lines = ["```bash", how, "```", "", NOTES, ""]
+    for title, body in tables(records):
+        table = Table(*(name for name in body[0] if name in ON_SCREEN), title=title)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for line in body:
+            table.add_row(*(text for name, text in line.items() if name in ON_SCREEN))
+        (CONSOLE if CONSOLE.is_terminal else Console(width=160)).print(table)
+        names = [name.strip() for name in body[0]]
+        lines += [f"**{title}**", "", f"| {' | '.join(names)} |"]
+        lines.append("|---|" + "--:|" * (len(names) - 1))
+        lines += [f"| {' | '.join(line.values())} |" for line in body] + [""]
+    (args.out / "table.md").write_text("\n".join(lines), encoding="utf-8")
+    for perturb in dict.fromkeys(found["perturb"] for found in records):
+        chosen = [r for r in records if r["clips"] == "all" and r["perturb"] == perturb]
+        name = "curve" if perturb == "none" else f"curve_{perturb.replace(':', '_')}"
+        picture(args.out / f"{name}.png", chosen, perturb)
+
+
+def picture(path: Path, records: list[dict[str, Any]], perturb: str) -> None:
+    """The accuracy over MACs of all rows on all clips."""
+    panels = ("PCK@0.2", "PCK@0.1")
+    dense = next(r for r in records if r["role"] == "dense")
+    frozen = next(r for r in records if r["role"] == "frozen")
+
+    def values(found: dict[str, Any]) -> list[tuple[float, float, float]]:
+        # The interval of the paired difference, around the row's own value.
+        base = [found[m] - found[f"{m} - dense"] for m in panels]
+        return [
+            (found[m], b + found[f"{m} - dense low"], b + found[f"{m} - dense high"])
+            for m, b in zip(panels, base, strict=True)
+        ]
+
+    points = [
+        Point(r["row"].rpartition("/")[0] or r["row"], r["GMACs"], values(r))
+        for r in records
+        if r["role"] in ("network", "dense, crop per frame")
+    ]
+    title = "bars: 95% of the paired difference to dense, over clips"
+    draw_curves(
+        path,
+        panels,
+        points,
+        [dense[m] for m in panels],
+        [frozen[m] for m in panels],
+        dense["GMACs"],
+        title if perturb == "none" else f"{perturb}; {title}",
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_args(arguments)
+    set_threads(args.threads)
+    # mmengine would tell of every data set and every metric.
+    MMLogger.get_instance("compare", log_level=logging.WARNING)
+    how = shlex.join(["python", "tools/compare.py", *(arguments or sys.argv[1:])])
+    rows = plan(args)
+    records = figures(rows, compute(rows, args), args)
+    write(records, args, how)
+    CONSOLE.print(f"table.csv, table.md and pictures are in {args.out}. To get them again:")
+    CONSOLE.print(how, soft_wrap=True, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
