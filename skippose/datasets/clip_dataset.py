@@ -8,6 +8,7 @@ import os.path as osp
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, force_full_init
@@ -17,8 +18,10 @@ from mmpose.registry import DATASETS
 from mmpose.structures import PoseDataSample
 
 from .clip_index import Clip, has_gap, index_clips, window_frames
-from .clip_pipeline import ClipPipeline
-from .crop_windows import CROP_MODES, clip_windows
+from .clip_pipeline import ClipPipeline, FrameError, check_image_file
+from .crop_windows import CROP_MODES, HysteresisWindow, clip_windows
+from .detections import link_detections
+from .steady_window import steady_windows
 
 # What mmpose's transforms and models expect of the data set in every sample.
 _METAINFO_KEYS = (
@@ -32,9 +35,7 @@ _METAINFO_KEYS = (
 )
 # Settings of the wrapped data set that choose or change its samples, with the value that they must
 # have: the wrapper reads the annotation file itself and would otherwise ignore them silently.
-_PLAIN = dict(
-    bbox_file=None, filter_cfg=None, _indices=None, sample_interval=1, data_mode="topdown"
-)
+_PLAIN = dict(filter_cfg=None, _indices=None, sample_interval=1, data_mode="topdown")
 
 
 class ClipSamples:
@@ -107,8 +108,19 @@ class ClipDataset(BaseDataset):
     - An unlabelled frame is input without loss: ``labelled`` is False, no keypoint is visible, all
       weights are 0, and the box is that of the last labelled frame before it (of the first one
       after it, at the start of a clip).
+    - A person who is away from more than ``max_gap`` frames in a row comes back as another clip
+      (``<video directory>#<track id>/2``), and a clip goes on over at most ``max_gap`` frames
+      before its first and after its last label. None: any number.
     - A gap in the numbers of the listed frames (the file leaves some out) does not divide a clip;
       clips with gaps are counted and a warning is logged.
+    - A label that mmpose's loader rejects (no visible joint, a box without area within the image)
+      is none: its frame is unlabelled. How many is logged.
+    - Where the wrapped data set has a ``bbox_file`` (for testing), the boxes are that file's, of
+      mmpose's format and with mmpose's ``filter_cfg=dict(bbox_score_thr=...)``. Detections have no
+      track ids: they are linked by overlap, see `link_detections`. Every detection is a labelled
+      frame, that is, it is evaluated once; those without area or with numbers that are not finite
+      are left out and counted. A frame without detections is no frame of anybody's; a file of which
+      no detection is left raises.
     - A frame that is missing, unreadable, cut off, or of another size than its clip raises
       `FrameError`, which names the file, when the item is asked for. A clip is never shortened.
     - All random draws of the pipeline are made once for an item: see `ClipPipeline`. They come from
@@ -128,6 +140,12 @@ class ClipDataset(BaseDataset):
         pipeline: Transforms for single images, as in any mmpose config.
         test_mode: Whether items are whole clips.
         crop_cfg: ``margin`` and ``shrink`` of the hysteresis.
+        stabilise: With the hysteresis: whether the window also follows a moving background where
+            that leaves less to compute, see `skippose.datasets.steady_window`. Frames are read
+            twice then.
+        max_gap: Unlabelled frames that a clip may have in a row; None: any number (8 frames in the
+            linking of detections).
+        link_iou: Overlap from which on two detections in frames that follow are one person's.
         metainfo: As in mmpose's data sets, for a wrapped data set that is given as a config.
             mmpose's ``init_model`` looks here where a checkpoint carries no meta information.
         indices: Only these items (or the first so many).
@@ -136,10 +154,10 @@ class ClipDataset(BaseDataset):
         max_refetch: As in `mmengine.dataset.BaseDataset`.
 
     Raises:
-        ValueError: An argument out of its range; a wrapped data set with a pipeline, with
-            detections, or with settings that choose among its samples; an annotation file whose
-            track ids are missing or contradict one another.
-        FileNotFoundError: The annotation file is missing.
+        ValueError: An argument out of its range; a wrapped data set with a pipeline or with
+            settings that choose among its samples; an annotation file whose track ids are missing
+            or contradict one another; detections of images that it does not list, or none at all.
+        FileNotFoundError: The annotation file or the file of detections is missing.
     """
 
     def __init__(
@@ -151,6 +169,9 @@ class ClipDataset(BaseDataset):
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
         crop_cfg: dict | None = None,
+        stabilise: bool = False,
+        max_gap: int | None = None,
+        link_iou: float = 0.3,
         metainfo: dict | None = None,
         indices: int | Sequence[int] | None = None,
         serialize_data: bool = True,
@@ -162,8 +183,17 @@ class ClipDataset(BaseDataset):
                 raise ValueError(f"{name} must be an integer of at least 1, found {value!r}")
         if crop not in CROP_MODES:
             raise ValueError(f"crop must be one of {CROP_MODES}, found {crop!r}")
+        if max_gap is not None and (not isinstance(max_gap, int) or max_gap < 0):
+            raise ValueError(f"max_gap must be a number of frames or None, found {max_gap!r}")
+        if not 0 < link_iou <= 1:
+            raise ValueError(f"link_iou must be above 0 and at most 1, found {link_iou!r}")
+        if stabilise and crop != "hysteresis":
+            raise ValueError(f"stabilise needs crop='hysteresis', found {crop!r}")
         self.clip_len = clip_len
         self.stride = stride
+        self.stabilise = stabilise
+        self.max_gap = max_gap
+        self.link_iou = link_iou
         self.crop = crop
         self._draws: torch.Tensor | None = None  # seed, number, epoch, in shared memory
         if metainfo is not None:
@@ -214,6 +244,8 @@ class ClipDataset(BaseDataset):
             )
         for key, plain in _PLAIN.items():
             found = getattr(dataset, key, plain)
+            if key == "filter_cfg" and getattr(dataset, "bbox_file", None):
+                continue  # mmpose's own filter of detections by their score
             if found != plain and not (plain is None and not found):
                 raise ValueError(
                     f"ClipDataset reads {name}'s annotation file itself and cannot honour "
@@ -229,7 +261,8 @@ class ClipDataset(BaseDataset):
         if not exists(path):
             raise FileNotFoundError(
                 f"annotation file {path}: missing. Make the data with tools/dataset_converters/"
-                "jhmdb.py (tools/dataset_converters/synthetic.py for rendered clips) or, if it is "
+                "jhmdb.py (posetrack18.py beside it for PoseTrack18, synthetic.py for rendered "
+                "clips) or, if it is "
                 "made already, say where: export SKIPPOSE_DATA=FOLDER (SKIPPOSE_SYNTHETIC=FOLDER "
                 f"for configs/demo); the data root is now {self.dataset.data_root!r}"
             )
@@ -244,8 +277,23 @@ class ClipDataset(BaseDataset):
         for image in content["images"]:  # as mmpose's own loader does before it parses
             image["img_id"] = image["id"]
             image["img_path"] = osp.join(self.data_prefix["img"], image["file_name"])
+        rejected: list[str] = []
         try:
-            clips = index_clips(content["images"], content["annotations"], self._parse)
+            if getattr(self.dataset, "bbox_file", None):
+                boxes = self._detections(rejected)
+                clips = link_detections(
+                    content["images"],
+                    boxes,
+                    self.link_iou,
+                    8 if self.max_gap is None else self.max_gap,
+                )
+            else:
+                clips = index_clips(
+                    content["images"],
+                    content["annotations"],
+                    lambda annotation, image: self._parse(annotation, image, rejected),
+                    self.max_gap,
+                )
         except ValueError as error:
             raise ValueError(f"annotation file {path}: {error}") from error
         items: list[dict] = []
@@ -269,6 +317,12 @@ class ClipDataset(BaseDataset):
                 logger="current",
                 level=logging.WARNING,
             )
+        if rejected:
+            print_log(
+                f"{path}: {len(rejected)} boxes are left out (no area within the image, or no "
+                f"visible joint), the first in {rejected[0]}",
+                logger="current",
+            )
         labels = [label for clip in clips for label in clip.labelled]
         print_log(
             f"{path}: {len(items)} items from {len(clips)} clips, {len(labels)} frames "
@@ -278,10 +332,44 @@ class ClipDataset(BaseDataset):
         )
         return items
 
-    def _parse(self, annotation: dict, image: dict) -> dict | None:
+    def _parse(self, annotation: dict, image: dict, rejected: list[str]) -> dict | None:
         """What mmpose's loader makes of an annotation, None if it would drop it."""
         info = self.dataset.parse_data_info(dict(raw_ann_info=annotation, raw_img_info=image))
-        return info if info and self.dataset._is_valid_instance(info) else None
+        if info and self.dataset._is_valid_instance(info):
+            return info
+        rejected.append(image["file_name"])
+        return None
+
+    def _detections(self, rejected: list[str]) -> list[dict]:
+        """What mmpose's loader makes of the file of detections, those that have an area."""
+        path = self.dataset.bbox_file
+        if not exists(path):
+            raise FileNotFoundError(f"file of detections {path}: missing")
+        try:
+            found = self.dataset._load_detection_results()
+        except (AssertionError, KeyError) as error:
+            raise ValueError(
+                f"file of detections {path}: expected a list of dicts with image_id (of an image "
+                f"that the annotation file lists), category_id, bbox (x, y, w, h) and score: "
+                f"{type(error).__name__} {error}"
+            ) from error
+        self.dataset.data_list = found
+        kept = self.dataset.filter_data()
+        self.dataset.data_list = []
+        valid = []
+        for info in kept:
+            box = info["bbox"][0]
+            if np.isfinite(box).all() and (box[2:] > box[:2]).all():
+                valid.append(info)
+            else:
+                rejected.append(info["img_path"])
+        if not valid:
+            raise ValueError(
+                f"file of detections {path}: no detection is left of {len(found)} people, "
+                f"{len(kept)} of them with a score above the threshold of "
+                f"filter_cfg={self.dataset.filter_cfg}"
+            )
+        return valid
 
     def _frame_infos(self, clip: Clip) -> list[dict]:
         """One results dict for each frame; unlabelled ones borrow the box of a labelled one."""
@@ -331,8 +419,9 @@ class ClipDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """Returns an item before the pipeline: ``clip_id``, ``sample_idx`` and T results dicts."""
         info = super().get_data_info(int(idx))
-        for frame in info["frames"]:
+        for position, frame in enumerate(info["frames"]):
             frame["clip_id"] = info["clip_id"]
+            frame["position"] = position  # in the item, for transforms that change over time
             for key in _METAINFO_KEYS:
                 frame[key] = copy.deepcopy(self._metainfo[key])
         return info
@@ -349,7 +438,11 @@ class ClipDataset(BaseDataset):
         keys = ("clip_id", "frame", "labelled")
         identity = [{key: frame[key] for key in keys} for frame in frames]
         boxes = np.stack([frame["bbox"][0] for frame in frames])
-        windows = clip_windows(self.crop, boxes, **self._crop_args)
+        if self.stabilise:
+            grey = [_read_grey(frame["img_path"]) for frame in frames]
+            windows = steady_windows(grey, boxes, HysteresisWindow(**self._crop_args))
+        else:
+            windows = clip_windows(self.crop, boxes, **self._crop_args)
         labelled = [t for t, frame in enumerate(frames) if frame["labelled"]]
         # The middle one stands for the clip where draws depend on the person, as half-body's do.
         middle = labelled[len(labelled) // 2]
@@ -362,3 +455,16 @@ class ClipDataset(BaseDataset):
             inputs=torch.stack([result["inputs"] for result in results]),
             data_samples=ClipSamples([result["data_samples"] for result in results]),
         )
+
+
+def _read_grey(path: str) -> np.ndarray:
+    """A frame's grey pixels (H, W), for the camera's motion.
+
+    Raises:
+        FrameError: It cannot be read; the message names the file.
+    """
+    check_image_file(path)
+    image = mmcv.imread(path, flag="grayscale")
+    if image is None:
+        raise FrameError(f"frame {path}: not an image")
+    return image

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -16,7 +16,8 @@ class Clip:
     """All frames of one person in one video.
 
     Attributes:
-        clip_id: ``<video directory>#<track id>``.
+        clip_id: ``<video directory>#<track id>``, and ``/<n>`` for the n-th part of a divided
+            track.
         images: The annotation file's image entries, in the order of the video.
         instances: For each image, what mmpose's loader makes of the person's annotation; None
             where the frame is unlabelled.
@@ -33,7 +34,10 @@ class Clip:
 
 
 def index_clips(
-    images: list[dict], annotations: list[dict], parse: Callable[[dict, dict], dict | None]
+    images: list[dict],
+    annotations: list[dict],
+    parse: Callable[[dict, dict], dict | None],
+    max_gap: int | None = None,
 ) -> list[Clip]:
     """Groups an annotation file's images and annotations into clips.
 
@@ -43,6 +47,10 @@ def index_clips(
     frame that nobody annotated, an annotation that mmpose's loader rejects) is part of the clip,
     unlabelled. A clip without any label is left out.
 
+    With ``max_gap`` a person who is away for longer comes back as another clip: more than so many
+    frames between two labels divide the track (``<video>#<track id>/1``, ``.../2``, ...), and a
+    clip goes on over at most so many frames before its first and after its last label.
+
     Without track ids a video must have at most one annotation in every image; it is then one clip
     with the track id 0.
 
@@ -50,16 +58,19 @@ def index_clips(
         images: COCO image entries.
         annotations: COCO annotation entries; crowds are ignored.
         parse: (annotation, image) to a data info, or None if the label is not valid.
+        max_gap: Unlabelled frames that a clip may have in a row; None: any number.
 
     Raises:
         ValueError: Track ids are missing where a video has several people, or only some are
             missing, or one person has two annotations in an image; an annotation of an image that
-            the file does not list; an image listed twice. The message names the file.
+            the file does not list; an image listed twice; an id that two images or two annotations
+            have. The message names the file.
     """
-    names = [image["file_name"] for image in images]
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+    if twice := _twice(image["file_name"] for image in images):
         raise ValueError(f"the annotation file lists an image twice: {twice[0]}")
+    if twice := _twice(image["id"] for image in images):
+        same = [image["file_name"] for image in images if image["id"] == twice[0]]
+        raise ValueError(f"images {same} have the same id {twice[0]}")
     by_id = {image["id"]: image for image in images}
     by_image: dict = defaultdict(list)
     for annotation in annotations:
@@ -71,30 +82,65 @@ def index_clips(
         if not annotation.get("iscrowd"):
             by_image[annotation["image_id"]].append(annotation)
 
-    videos: dict[str, list[dict]] = defaultdict(list)
-    for image in images:
-        videos[str(PurePosixPath(image["file_name"]).parent)].append(image)
-
     clips: list[Clip] = []
-    for video, frames in videos.items():
-        frames.sort(key=lambda image: frame_key(image["file_name"]))
+    for video, frames in videos_of(images).items():
         tracks = _tracks(video, frames, by_image)
         empty = [not by_image[image["id"]] for image in frames]
         for track, members in sorted(tracks.items(), key=lambda item: str(item[0])):
-            present = [t for t, image in enumerate(frames) if image["id"] in members]
-            first, last = present[0], present[-1]
-            while first > 0 and empty[first - 1]:
-                first -= 1
-            while last + 1 < len(frames) and empty[last + 1]:
-                last += 1
-            clip = Clip(f"{video}#{track}")
-            for image in frames[first : last + 1]:
-                annotation = members.get(image["id"])
-                clip.images.append(image)
-                clip.instances.append(parse(annotation, image) if annotation else None)
-            if any(clip.labelled):
-                clips.append(clip)
+            instances = [
+                parse(members[image["id"]], image) if image["id"] in members else None
+                for image in frames
+            ]
+            if max_gap is None:
+                parts = [[t for t, image in enumerate(frames) if image["id"] in members]]
+            else:
+                parts = _parts([t for t, i in enumerate(instances) if i is not None], max_gap)
+            for number, part in enumerate(parts, 1):
+                first, last = _extend(part[0], part[-1], empty, max_gap)
+                clip = Clip(
+                    f"{video}#{track}" + (f"/{number}" if len(parts) > 1 else ""),
+                    frames[first : last + 1],
+                    instances[first : last + 1],
+                )
+                if any(clip.labelled):
+                    clips.append(clip)
+    counted = [a for members in by_image.values() for a in members]
+    if twice := _twice(a["id"] for a in counted):
+        same = [by_id[a["image_id"]]["file_name"] for a in counted if a["id"] == twice[0]]
+        raise ValueError(f"annotations in {same} have the same id {twice[0]}")
     return clips
+
+
+def videos_of(images: list[dict]) -> dict[str, list[dict]]:
+    """Directory -> its image entries, in the order of their numbers."""
+    videos: dict[str, list[dict]] = defaultdict(list)
+    for image in images:
+        videos[str(PurePosixPath(image["file_name"]).parent)].append(image)
+    for frames in videos.values():
+        frames.sort(key=lambda image: frame_key(image["file_name"]))
+    return videos
+
+
+def _twice(values: Iterable) -> list:
+    """The values that occur more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _parts(labelled: list[int], max_gap: int) -> list[list[int]]:
+    """Cuts the positions of a person's labels where more than ``max_gap`` frames lie between."""
+    cuts = np.flatnonzero(np.diff(labelled) > max_gap + 1) + 1
+    return [part.tolist() for part in np.split(np.array(labelled, int), cuts) if len(part)]
+
+
+def _extend(first: int, last: int, empty: list[bool], max_gap: int | None) -> tuple[int, int]:
+    """Goes on over adjoining frames that nobody annotated, ``max_gap`` of them at most."""
+    reach = len(empty) if max_gap is None else max_gap
+    start, end = max(0, first - reach), min(len(empty) - 1, last + reach)
+    while first > start and empty[first - 1]:
+        first -= 1
+    while last < end and empty[last + 1]:
+        last += 1
+    return first, last
 
 
 def _tracks(video: str, frames: list[dict], by_image: dict) -> dict:

@@ -74,10 +74,25 @@ class HysteresisWindow:
         self.margin = margin
         self.shrink = shrink
         self._window: np.ndarray | None = None
+        self.placed = False  # whether the last update has placed the window anew
+
+    def copy(self) -> HysteresisWindow:
+        """Another one with the same settings, which has seen nothing."""
+        return type(self)(self.aspect_ratio, self.padding, self.margin, self.shrink)
+
+    @property
+    def held(self) -> np.ndarray | None:
+        """The window (4,) as it is held; None before the first box."""
+        return self._window
 
     def reset(self) -> None:
         """Forget the video; the next box is a first one."""
         self._window = None
+
+    def shift(self, by: np.ndarray) -> None:
+        """Move the window that is held by ``by`` (2,) pixels."""
+        if self._window is not None:
+            self._window = self._window + np.tile(by, 2).astype(np.float32)
 
     def update(self, bbox: np.ndarray) -> np.ndarray:
         """Return the window (4,) for the next frame.
@@ -89,11 +104,13 @@ class HysteresisWindow:
             ValueError: the box is not finite or has no area.
         """
         bbox = check_box(bbox)
-        if self._window is None or not self._fits(bbox, self._window):
-            self._window = bbox.copy()
+        self.placed = self._window is None or not self._fits(bbox, self._window)
+        if self.placed:
+            self._window = bbox
+        assert self._window is not None
         return self._window.copy()
 
-    def _crop_size(self, window: np.ndarray) -> np.ndarray:
+    def crop_size(self, window: np.ndarray) -> np.ndarray:
         """Width and height (2,) of the crop that the pipeline makes of a window."""
         width, height = window[2:] - window[:2]
         size = np.array(
@@ -102,13 +119,13 @@ class HysteresisWindow:
         return size * self.padding
 
     def _fits(self, bbox: np.ndarray, window: np.ndarray) -> bool:
-        size = self._crop_size(window)
+        size = self.crop_size(window)
         centre = (window[:2] + window[2:]) / 2
         border = (1 - 1 / self.padding) / 2
         # A thousandth of a pixel: a box on the line is inside whatever the rounding.
         reach = size * (0.5 - self.margin * border) + 1e-3
         inside = (bbox[:2] >= centre - reach).all() and (bbox[2:] <= centre + reach).all()
-        return bool(inside and self._crop_size(bbox)[0] >= self.shrink * size[0])
+        return bool(inside and self.crop_size(bbox)[0] >= self.shrink * size[0])
 
 
 class FirstWindow:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.evaluator import Evaluator
-from mmengine.registry import EVALUATOR, LOOPS  # mmpose 1.1 has no registry of evaluators
+from mmengine.logging import print_log
+from mmengine.registry import EVALUATOR, LOOPS, METRICS  # mmpose 1.1 has no registry of evaluators
 from mmengine.runner import TestLoop
 from mmengine.structures import BaseDataElement
 
@@ -38,12 +40,16 @@ class ClipEvaluator(Evaluator):
 
     It serves data sets of single images as well: a sample without ``clip_id`` is a clip of its own.
 
+    A metric's config may say ``optional=True``: where a package that it needs is not installed, the
+    metric is left out and its reason logged as a warning.
+
     Args:
         metrics: One metric or a sequence of them, built or as configs.
     """
 
     def __init__(self, metrics: Any) -> None:
-        super().__init__(metrics)
+        metrics = metrics if isinstance(metrics, Sequence) else [metrics]
+        super().__init__([m for m in map(_build, metrics) if m is not None])
         self._clips: list[_Clip] = []
 
     def process(
@@ -135,6 +141,21 @@ class ClipTestLoop(TestLoop):
         if not isinstance(evaluator, Evaluator):
             evaluator = ClipEvaluator(_flatten(evaluator))
         super().__init__(runner, dataloader, evaluator, **kwargs)
+
+
+def _build(metric: Any) -> Any:
+    """A metric of a config; None for an optional one whose package is missing."""
+    if not isinstance(metric, dict) or "optional" not in metric:
+        return metric
+    config = dict(metric)
+    optional = config.pop("optional")
+    try:
+        return METRICS.build(config)
+    except ImportError as error:
+        if not optional:
+            raise
+        print_log(f"{config['type']} is left out: {error}", "current", logging.WARNING)
+        return None
 
 
 def _flatten(evaluator: Any) -> list:

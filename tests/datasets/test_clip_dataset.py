@@ -307,7 +307,8 @@ def test_a_missing_or_foreign_annotation_file(root):
             ),
         ),
         (dict(data_mode="bottomup"), {}, "cannot honour data_mode='bottomup'"),
-        (dict(bbox_file="x.json", test_mode=True), {}, "cannot honour bbox_file"),
+        ({}, dict(max_gap=-1), "max_gap .* found -1"),
+        ({}, dict(link_iou=0), "link_iou .* found 0"),
     ],
 )
 def test_bad_arguments(root, wrapped, arguments, message):

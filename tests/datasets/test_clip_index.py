@@ -124,3 +124,53 @@ def test_windows_show_every_frame_and_repeat_few(length, clip_len, stride):
         assert 1 <= len(window) <= clip_len
         assert all(b - a == stride for a, b in zip(window, window[1:], strict=False))
     assert sum(map(len, windows)) - length < clip_len * min(stride, length)
+
+
+@pytest.mark.parametrize(
+    ("max_gap", "expected"),
+    [
+        (None, {"v#0": "--x--x----x---"}),
+        (4, {"v#0": "--x--x----x---"}),
+        (3, {"v#0/1": "--x--x---", "v#0/2": "---x---"}),
+        (1, {"v#0/1": "-x-", "v#0/2": "-x-", "v#0/3": "-x-"}),
+        (0, {"v#0/1": "x", "v#0/2": "x", "v#0/3": "x"}),
+    ],
+)
+def test_a_person_who_was_away_too_long_comes_back_as_another_clip(max_gap, expected):
+    images = video("v", list(range(14)))
+    clips = index_clips(images, labels(images, 0, [2, 5, 10]), keep, max_gap)
+    assert shape(clips) == expected
+
+
+def test_a_rejected_label_does_not_bridge_a_gap():
+    images = video("v", list(range(6)))
+    annotations = labels(images, 0, [0, 5]) + labels(images, 0, [2, 3], invalid=True)
+    assert shape(index_clips(images, annotations, keep, 3)) == {"v#0/1": "x-", "v#0/2": "-x"}
+    assert shape(index_clips(images, annotations, keep, 4)) == {"v#0": "x----x"}
+
+
+def test_ids_that_occur_twice_are_named():
+    images = [dict(id=1, file_name="v/0.jpg"), dict(id=1, file_name="v/1.jpg")]
+    with pytest.raises(ValueError, match=r"'v/0.jpg', 'v/1.jpg'\] have the same id 1"):
+        index_clips(images, [], keep)
+    images = video("v", [0, 1])
+    twice = [dict(id=5, image_id=image["id"], track_id=0) for image in images]
+    with pytest.raises(ValueError, match=r"'v/000.jpg', 'v/001.jpg'\] have the same id 5"):
+        index_clips(images, twice, keep)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 19), st.integers(0, 3)), unique=True, min_size=1),
+    st.one_of(st.none(), st.integers(0, 6)),
+)
+def test_every_label_is_in_exactly_one_clip(pairs, max_gap):
+    images = video("v", list(range(20)))
+    annotations = [
+        dict(id=n, image_id=images[t]["id"], track_id=track) for n, (t, track) in enumerate(pairs)
+    ]
+    clips = index_clips(images, annotations, lambda a, image: a, max_gap)
+    found = [i["id"] for clip in clips for i in clip.instances if i is not None]
+    assert sorted(found) == [a["id"] for a in annotations]
+    assert len({clip.clip_id for clip in clips}) == len(clips)
+    if max_gap is not None:
+        assert all("-" * (max_gap + 1) not in letters for letters in shape(clips).values())

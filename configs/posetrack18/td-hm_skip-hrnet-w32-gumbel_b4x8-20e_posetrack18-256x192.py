@@ -1,0 +1,11 @@
+"""HRNet-W32 on PoseTrack18 with the paper's Gumbel gates, as on JHMDB in configs/paper."""
+
+_base_ = "td-hm_skip-hrnet-w32-norm_b4x8-20e_posetrack18-256x192.py"
+
+model = dict(
+    backbone=dict(
+        gate=dict(_delete_=True, type="GumbelGate", block=1, block_mode="fixed"),
+        reference="previous",
+    ),
+    gate_loss=dict(type="GateLoss", weight=1e-4),
+)
