@@ -28,6 +28,7 @@ if find_spec("mmpose") is not None:
 
     compat.apply()
     from skippose import datasets, engine, evaluation, models  # noqa: F401
+    from skippose.video import VideoPose  # noqa: F401
 
 __all__ = [
     "ExactNormGate",

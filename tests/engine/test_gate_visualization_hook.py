@@ -1,5 +1,6 @@
 """Pictures of gates, read back from the vis backends' own files."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from torch import nn
 import skippose
 from skippose.engine import GateVisualizationHook
 from skippose.visualization import overlay_gate
+from skippose.visualization.strips import BAR
 
 SIZE, FRAMES = 64, 5
 STEP = 6  # pixels that the patch moves per frame
@@ -48,6 +50,7 @@ def model(bgr_to_rgb: bool = True, **gate: object) -> nn.Module:
     extra = dict(stage1=first, **{f"stage{n}": stage(n) for n in (2, 3, 4)})
     settings = dict(type="InputNormGate", eps=0.0, block_mode="fixed")
     settings.update(gate)
+    settings = {key: value for key, value in settings.items() if value is not None}
     torch.manual_seed(0)
     return MODELS.build(
         dict(
@@ -84,7 +87,7 @@ def moving_patch() -> NDArray[np.uint8]:
     return video
 
 
-def batch(video: NDArray[np.uint8], name: str = "walk/1") -> dict:
+def batch(video: NDArray[np.uint8], name: str = "videos/walk#1") -> dict:
     samples = []
     for t in range(len(video)):
         one = PoseDataSample(metainfo=dict(clip_id=name, frame=t, labelled=True))
@@ -125,18 +128,31 @@ def test_strips_of_cost_and_layers_in_tensorboard(tmp_path: Path, stage: str) ->
     getattr(hook, f"after_{stage}_iter")(run, 0, batch(moving_patch()), None)
     run.visualizer.close()
     seen = pictures(tmp_path)
-    assert set(seen) == {
-        f"gates/walk/1/{name}"
+    strips = {
+        f"gates/walk#1/{name}"
         for name in (
+            "pose",
             "cost",
-            "backbone.conv1",
-            "backbone.stage2.0.branches.0.0.conv1",
-            "backbone.stage3.0.branches.0.0.conv1",
-            "backbone.stage4.0.branches.0.0.conv1",
-            "head.final_layer",
+            "stem/conv1",
+            "stage2/0/branch0/0/conv1",
+            "stage3/0/branch0/0/conv1",
+            "stage4/0/branch0/0/conv1",
+            "head/final_layer",
         )
     }
-    assert {image.shape for image in seen.values()} == {(SIZE, 3 * SIZE, 3)}
+    charts = {f"gates/walk#1/{n}" for n in ("layers_over_time", "macs_over_time", "density")}
+    assert set(seen) == strips | charts
+    assert {seen[tag].shape for tag in strips} == {(SIZE + 2 * BAR, 3 * SIZE, 3)}
+    assert all(min(seen[tag].shape[:2]) > 200 for tag in charts)
+
+
+def test_no_more_layers_than_are_wanted(tmp_path: Path) -> None:
+    run = runner(tmp_path, model())
+    hook = GateVisualizationHook(layers=["*"], num_frames=2, max_layers=3)
+    hook.after_val_iter(run, 0, batch(moving_patch()), None)
+    run.visualizer.close()
+    layers = [tag for tag in pictures(tmp_path) if tag.count("/") > 2]
+    assert len(layers) == 3
 
 
 @pytest.mark.parametrize("bgr_to_rgb", [True, False])
@@ -146,7 +162,7 @@ def test_the_first_layers_mask_pixel_by_pixel(tmp_path: Path, bgr_to_rgb: bool) 
     hook = GateVisualizationHook(layers=["backbone.conv1"], num_frames=FRAMES)
     hook.after_val_iter(run, 0, batch(video), None)
     run.visualizer.close()
-    strip = pictures(tmp_path)["gates/walk/1/backbone.conv1"]
+    strip = pictures(tmp_path)["gates/walk#1/stem/conv1"][2 * BAR :]
 
     for t in range(FRAMES):
         # A 3x3 convolution of stride 2 and padding 1: output (i, j) reads 2i-1 to 2i+1.
@@ -167,7 +183,7 @@ def test_frames_are_at_even_distances(tmp_path: Path) -> None:
     hook = GateVisualizationHook(layers=["backbone.conv1"], num_frames=3, max_length=5)
     hook.after_val_iter(run, 0, batch(video), None)
     run.visualizer.close()
-    strip = pictures(tmp_path)["gates/walk/1/backbone.conv1"]
+    strip = pictures(tmp_path)["gates/walk#1/stem/conv1"][2 * BAR :]
     computed = [
         overlay_gate(np.full((1, 1, 3), 20 * t, np.uint8), np.ones((1, 1), bool))[0, 0].tolist()
         for t in (0, 2, 4)
@@ -180,8 +196,9 @@ def test_pictures_reach_the_local_backend_too(tmp_path: Path) -> None:
     run = runner(tmp_path, model(), "LocalVisBackend")
     GateVisualizationHook(num_frames=2).after_val_iter(run, 0, batch(moving_patch()), None)
     files = list(tmp_path.rglob("*.png"))
-    assert len(files) == 6
-    assert all(cv2.imread(str(file)).shape == (SIZE, 2 * SIZE, 3) for file in files)
+    assert len(files) == 10
+    sizes = [cv2.imread(str(file)).shape for file in files]
+    assert sizes.count((SIZE + 2 * BAR, 2 * SIZE, 3)) == 7
 
 
 def test_the_networks_outputs_and_mode_are_left_alone(tmp_path: Path) -> None:
@@ -228,7 +245,125 @@ def test_single_images_and_dense_networks_have_no_gates_to_show(tmp_path: Path) 
         assert EventAccumulator(str(path)).Reload().Tags()["images"] == []
 
 
-@pytest.mark.parametrize("argument", ["num_frames", "max_length"])
-def test_bad_arguments(argument: str) -> None:
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("num_frames", 0), ("max_length", 0), ("interval", -1), ("max_layers", -1)],
+)
+def test_bad_arguments(argument: str, value: int) -> None:
     with pytest.raises(ValueError, match=argument):
-        GateVisualizationHook(**{argument: 0})
+        GateVisualizationHook(**{argument: value})
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def training_step(hook: GateVisualizationHook, run: object, iteration: int) -> torch.Tensor:
+    """What mmengine's loop does around a step; returns the network's output."""
+    video = torch.from_numpy(moving_patch()).permute(0, 3, 1, 2) / 255
+    run.iter = iteration
+    hook.before_train_iter(run, iteration, None)
+    with skippose.clips(FRAMES):
+        output = run.model(video.float(), mode="tensor")
+    log = dict(loss=torch.ones(()), loss_gate=torch.tensor(0.25))
+    hook.after_train_iter(run, iteration, None, log)
+    return output
+
+
+def events(tmp_path: Path) -> EventAccumulator:
+    (path,) = tmp_path.rglob("events.out.tfevents.*")
+    return EventAccumulator(str(path)).Reload()
+
+
+def test_training_scalars_and_histograms(tmp_path: Path) -> None:
+    net = model(type="GumbelGate", eps=None, init_open=0.5).train()
+    run = runner(tmp_path, net)
+    training_step(GateVisualizationHook(interval=1), run, 6)
+    run.visualizer.close()
+    seen = events(tmp_path)
+    layers = [
+        name
+        for name, m in net.named_modules()
+        if isinstance(m, skippose.SkipConv2d) and m.gate is not None
+    ]
+    scalars = seen.Tags()["scalars"]
+    per_layer = [tag for tag in scalars if tag.startswith("gates.") and tag.endswith("/density")]
+    assert len(per_layer) == len(layers) > 30
+    assert "gates.stage4/0/branch3/0/conv2/density" in per_layer
+    assert {"gates/density", "gates/gmacs", "gates/share", "gates/loss"} < set(scalars)
+    groups = {tag.partition("/")[0] for tag in scalars}
+    assert groups == {"gates"} | {
+        f"gates.{part}"
+        for part in (
+            "stem", "layer1", "transition1", "stage2", "transition2", "stage3", "transition3",
+            "stage4", "head",
+        )
+    }  # fmt: skip
+    (event,) = seen.Scalars("gates/loss")
+    assert (event.step, event.value) == (7, 0.25)
+    with skippose.clips(FRAMES) as again:
+        net(torch.rand(FRAMES, 3, SIZE, SIZE), mode="tensor")
+    dense = again.report(net).dense_gmacs
+    (gmacs,) = seen.Scalars("gates/gmacs")
+    assert 0 < gmacs.value <= 1.1 * dense
+
+    histograms = seen.Tags()["histograms"]
+    assert set(histograms) == {
+        f"gates.{name}/logits"
+        for name in (
+            "stem/conv1", "stage2/0/branch0/0/conv1", "stage3/0/branch0/0/conv1",
+            "stage4/0/branch0/0/conv1", "head/final_layer",
+        )
+    }  # fmt: skip
+    (histogram,) = seen.Histograms("gates.stem/conv1/logits")
+    bias = float(net.backbone.conv1.gate.bias)
+    # Most of the scene is still: its logit is c.
+    value = histogram.histogram_value
+    assert value.min <= bias <= value.max and value.num > 1000
+
+
+def test_scalars_come_at_the_interval_only_and_change_nothing(tmp_path: Path) -> None:
+    net = model(type="GumbelGate", eps=None).train()
+    run = runner(tmp_path, net)
+    hook = GateVisualizationHook(interval=3)
+    seen = []
+    for iteration in range(7):
+        torch.manual_seed(iteration)
+        seen.append(training_step(hook, run, iteration))
+    run.visualizer.close()
+    assert [e.step for e in events(tmp_path).Scalars("gates/density")] == [3, 6]
+    assert not any(m._forward_pre_hooks for m in net.modules())
+    assert not any("decide" in vars(m) for m in net.modules())
+    # The same noise without the hook gives the same outputs.
+    off = GateVisualizationHook(enable=False)
+    net = model(type="GumbelGate", eps=None).train()
+    run.model = net
+    for iteration, output in enumerate(seen):
+        torch.manual_seed(iteration)
+        assert torch.equal(training_step(off, run, iteration), output)
+
+
+@pytest.mark.parametrize("hook", [dict(interval=0), dict(enable=False)])
+def test_switched_off_it_looks_at_nothing(hook: dict) -> None:
+    run = SimpleNamespace(model=None, visualizer=None, iter=0)
+    watching = GateVisualizationHook(**hook)
+    for iteration in range(3):
+        watching.before_train_iter(run, iteration)
+        watching.after_train_iter(run, iteration, outputs=dict(loss_gate=1))
+
+
+def test_norm_gates_that_stay_open_in_training_say_nothing(tmp_path: Path) -> None:
+    run = runner(tmp_path, model().train())
+    training_step(GateVisualizationHook(interval=1), run, 0)
+    run.visualizer.close()
+    for path in tmp_path.rglob("events.out.tfevents.*"):
+        assert EventAccumulator(str(path)).Reload().Tags()["scalars"] == []
+
+
+def test_other_backends_get_the_same_scalars(tmp_path: Path) -> None:
+    run = runner(tmp_path, model(train_gates=True).train(), "LocalVisBackend")
+    training_step(GateVisualizationHook(interval=1, scalar_layers=["stage3/*"]), run, 0)
+    (path,) = tmp_path.rglob("scalars.json")
+    (line,) = (json.loads(text) for text in path.read_text().splitlines())
+    per_layer = [tag for tag in line if tag.startswith("gates.")]
+    assert per_layer and all(tag.startswith("gates.stage3/") for tag in per_layer)
+    assert 0 < line["gates/density"] < 0.9 and line["step"] == 1

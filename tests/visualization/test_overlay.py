@@ -1,12 +1,20 @@
 """Masks and costs over frames, pixel by pixel."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import skippose
 from skippose.frames_pass import CallRecord
-from skippose.visualization import cost_map, gate_on_frame, overlay_gate, overlay_heat
+from skippose.visualization import (
+    cost_map,
+    draw_pose,
+    gate_on_frame,
+    in_image,
+    overlay_gate,
+    overlay_heat,
+)
 from skippose.visualization.overlay import COMPUTED
 
 
@@ -112,3 +120,94 @@ def test_of_a_real_pass() -> None:
     expected[4:7, 1:4] = True
     np.testing.assert_array_equal(gate_on_frame(seen, 0, 1, (8, 8)), expected)
     assert gate_on_frame(seen, 0, 0, (8, 8)).all()
+
+
+# -- back in the image ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("block", "window", "crop"),
+    [
+        (1, (40, 20, 128, 128), (64, 64)),
+        (2, (33, 17, 96, 120), (48, 64)),
+        (4, (8, 8, 48, 48), (96, 96)),
+    ],
+)
+def test_a_moving_patch_through_crop_flip_and_resize_and_back(
+    flip: bool, block: int, window: tuple, crop: tuple
+) -> None:
+    """In the image: the blocks whose receptive field touches a changed pixel, and nothing else."""
+    rng = np.random.default_rng(block)
+    height, width = 180, 220
+    scene = rng.integers(0, 200, (height, width, 3), np.uint8)
+    images = np.repeat(scene[None], 2, 0)
+    x, y = window[0] + window[2] // 3, window[1] + window[3] // 3
+    images[0, y : y + 9, x : x + 9] = 250
+    images[1, y + 4 : y + 13, x + 7 : x + 16] = 250
+
+    matrix = np.array(
+        [
+            [crop[0] / window[2], 0, -window[0] * crop[0] / window[2]],
+            [0, crop[1] / window[3], -window[1] * crop[1] / window[3]],
+        ]
+    )
+    if flip:
+        matrix[0] = [-matrix[0, 0], 0, crop[0] - 1 - matrix[0, 2]]
+    crops = np.stack([cv2.warpAffine(image, matrix, crop) for image in images])
+    gate = dict(type="InputNormGate", eps=0.0, block=block, block_mode="fixed")
+    layer = skippose.SkipConv2d(3, 2, 3, stride=2, padding=1, gate=gate).eval()
+    with torch.no_grad(), skippose.clips(2, keep_masks=True) as run:
+        layer(torch.from_numpy(crops).permute(0, 3, 1, 2).float())
+    (seen,) = run.records.values()
+    mask = gate_on_frame(seen, 0, 1, crop[::-1])
+    drawn = in_image(mask, matrix, (height, width))
+
+    # Pixel by pixel, without any of what is tested.
+    changed = np.pad((crops[0] != crops[1]).any(-1), 1)
+    expected = np.zeros((height, width), bool)
+    for v, u in np.ndindex(height, width):
+        column, row = (int(np.rint(c)) for c in matrix[:, :2] @ (u, v) + matrix[:, 2])
+        if 0 <= column < crop[0] and 0 <= row < crop[1]:
+            # The block of outputs (stride 2, so an output is two pixels) that this pixel shows.
+            i, j = (block * (n // 2 // block) for n in (row, column))
+            field = changed[2 * i : 2 * (i + block) + 1, 2 * j : 2 * (j + block) + 1]
+            expected[v, u] = field.any()
+    np.testing.assert_array_equal(drawn, expected)
+    # The patch's old and new place are in it, and it is about them.
+    assert drawn[y + 1 : y + 8, x + 1 : x + 8].all()
+    assert drawn[y + 5 : y + 12, x + 8 : x + 15].all()
+    assert drawn.mean() < 0.1
+    tinted = overlay_gate(images[1], drawn)
+    np.testing.assert_array_equal(tinted[drawn], overlay_gate(images[1], drawn | True)[drawn])
+
+
+def test_in_image_outside_of_the_crop_there_is_nothing() -> None:
+    everywhere = np.ones((8, 8), np.float32)
+    matrix = np.array([[1.0, 0, -20], [0, 1, 4]])
+    drawn = in_image(everywhere, matrix, (10, 25))
+    expected = np.zeros((10, 25), np.float32)
+    expected[:4, 20:] = 1  # the rest of the crop lies outside of the image
+    np.testing.assert_array_equal(drawn, expected)
+    away = np.array([[1.0, 0, -100], [0, 1, 0]])
+    assert not in_image(everywhere, away, (10, 25)).any()
+
+
+def test_a_pose_is_drawn_where_its_joints_are_sure() -> None:
+    points = np.array([[10.0, 10], [40, 10], [40, 40]])
+    image = np.zeros((50, 50, 3), np.uint8)
+    draw_pose(image, points, np.array([0.9, 0.9, 0.1]), [(0, 1), (1, 2)], colour=(9, 8, 7))
+    assert np.abs(image[10, 20].astype(int) - (9, 8, 7)).max() <= 1, "the link"
+    assert (image[10, 10] == 255).all(), "the joint"
+    assert not image[30:].any(), "neither the unsure joint nor its link"
+
+
+def test_many_layers_on_few_grids_cost_the_same_map() -> None:
+    rng = np.random.default_rng(0)
+    records = [
+        record(torch.from_numpy(rng.random((4, 4)) > 0.5), block=block, macs=int(macs))
+        for block, macs in zip([(1, 1), (2, 2), (1, 1), (2, 2)], rng.integers(1, 9, 4), strict=True)
+    ]
+    whole = sum(r.macs for r in records)
+    expected = sum(r.macs * gate_on_frame(r, 0, 0, (16, 16)) for r in records) / whole
+    np.testing.assert_allclose(cost_map(records, 0, 0, (16, 16)), expected, rtol=1e-6)

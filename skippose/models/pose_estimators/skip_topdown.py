@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -21,7 +22,7 @@ from skippose.ops import Reference
 from skippose.report import Report
 from skippose.runtime import Stream
 
-MODES = ("clip", "stream")
+MODES = ("clip", "stream", "frozen")
 
 
 @MODELS.register_module()
@@ -37,6 +38,7 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
 
     - ``mode``: ``'clip'`` (default): all frames of a clip at once; ``'stream'``: one at a time
       through :class:`skippose.Stream`, the way it runs behind a camera. Equal up to rounding.
+      ``'frozen'``: the first frame's output for the whole clip, what results are measured from.
     - ``chunk``: frames that clip mode computes at once, to bound its memory; all by default.
     - ``cut``, ``refresh_every``: see :func:`skippose.clips`.
     - ``keep_masks``: keep the gates of the last clips in ``last_masks`` (for pictures).
@@ -166,11 +168,11 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             return super().predict(inputs, data_samples)
         lengths = [len(clip) for clip in nested]
         images = inputs.unflatten(0, (len(nested), -1))
-        network = (
-            self._through_stream
-            if self.test_cfg.get("mode", "clip") == "stream"
-            else self._through_clips
-        )
+        network = {
+            "clip": self._through_clips,
+            "stream": self._through_stream,
+            "frozen": self._first_frames,
+        }[self.test_cfg.get("mode", "clip")]
         outputs, reports = network(images, lengths)
         flipped = None
         if self.test_cfg.get("flip_test", False):
@@ -233,6 +235,13 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             outputs += frames
             reports.append(stream.report())
         return _map(lambda *xs: torch.cat(xs, 0), *outputs), reports
+
+    def _first_frames(self, images: Tensor, lengths: list[int]) -> tuple[Any, list[Report]]:
+        """(B, T, 3, H, W): the output of each clip's first frame, T times."""
+        output, reports = self._through_clips(images[:, :1], [1] * len(lengths))
+        repeated = _map(lambda x: x.repeat_interleave(images.shape[1], 0), output)
+        held = [replace(r, frames=n - 1) for r, n in zip(reports, lengths, strict=True)]
+        return repeated, held
 
 
 class _Heatmaps(nn.Module):
