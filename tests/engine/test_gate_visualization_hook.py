@@ -101,7 +101,7 @@ def runner(tmp_path: Path, net: nn.Module, backend: str = "TensorboardVisBackend
     visualizer = Visualizer.get_instance(
         "gates", vis_backends=[dict(type=backend)], save_dir=str(tmp_path)
     )
-    return SimpleNamespace(model=net, visualizer=visualizer, iter=42)
+    return SimpleNamespace(model=net, visualizer=visualizer, iter=42, _train_loop=object())
 
 
 def pictures(tmp_path: Path) -> dict[str, NDArray[np.uint8]]:
@@ -255,6 +255,29 @@ def test_bad_arguments(argument: str, value: int) -> None:
 
 
 # -- training ------------------------------------------------------------------------------------
+
+
+class Untrained:
+    """A runner that has not built its training loop, and must not."""
+
+    _train_loop = dict(type="EpochBasedTrainLoop")
+
+    def __init__(self, model: object, visualizer: object) -> None:
+        self.model, self.visualizer = model, visualizer
+
+    @property
+    def iter(self) -> int:
+        raise AssertionError("mmengine would build the training loop here")
+
+
+def test_a_test_builds_no_training_loop(tmp_path: Path) -> None:
+    run = runner(tmp_path, model())
+    alone = Untrained(run.model, run.visualizer)
+    GateVisualizationHook().after_test_iter(alone, 0, batch(moving_patch()), None)
+    run.visualizer.close()
+    (path,) = tmp_path.rglob("events.out.tfevents.*")
+    found = EventAccumulator(str(path)).Reload()
+    assert {e.step for tag in found.Tags()["images"] for e in found.Images(tag)} == {0}
 
 
 def training_step(hook: GateVisualizationHook, run: object, iteration: int) -> torch.Tensor:

@@ -186,10 +186,13 @@ class GateVisualizationHook(Hook):
         layers = choose_layers(clip.records, self.layers, self.max_layers)
         links = (runner.visualizer.dataset_meta or {}).get("skeleton_links", ())
         frames = clip.even_frames(self.num_frames)
+        # Asking `runner.iter` builds the training loop, and a test may have no training data.
+        untrained = runner._train_loop is None or isinstance(runner._train_loop, dict)
+        step = 0 if untrained else runner.iter
         for picture, image in clip.pictures(layers, frames, links):
             tag = f"gates/{name}/{picture}"
             _make_folders(runner, tag)
-            runner.visualizer.add_image(tag, image, step=runner.iter)
+            runner.visualizer.add_image(tag, image, step=step)
 
 
 def _unwrapped(model: nn.Module) -> Any:
