@@ -164,8 +164,8 @@ class _Recorder(TorchDispatchMode):
                 f"a tensor of shape {tuple(tensor.shape)} after {self._last()}; known are maps "
                 "(S, C, H, W) and features (S, F)"
             )
-        shape = (*tensor.shape[1:], 1, 1)[:3]
-        value = Value(len(self.values), *shape, flat=tensor.dim() == 2)
+        channels, height, width = (*tensor.shape[1:], 1, 1)[:3]
+        value = Value(len(self.values), channels, height, width, flat=tensor.dim() == 2)
         self.values.append(value)
         self.ids[id(tensor)] = value.id
         self._alive.append(tensor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -136,4 +135,4 @@ def block_weights(op: Conv, size: tuple[int, int]) -> Tensor:
         rows = torch.full((count,), float(block), dtype=torch.float64)
         rows[-1] = extent - (count - 1) * block
         edges.append(rows / extent)
-    return cast(Tensor, edges[0][:, None] * edges[1])
+    return edges[0][:, None] * edges[1]
