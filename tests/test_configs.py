@@ -19,11 +19,25 @@ import skippose
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(p for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts)
 HEADLINE = ROOT / "configs" / "skip_hrnet_w32.py"
-# Those on synthetic clips, with a small network; all others are HRNet-W32 on JHMDB.
+# Those on synthetic clips, with a small network.
 DEMO = [p for p in CONFIGS if p.parent.name == "demo"]
-# The configs of the first split: all different models; the other splits are their twins.
-FIRST_SPLIT = [p for p in CONFIGS if p not in DEMO and not re.search(r"sub[23]", p.name)]
-OTHER_SPLITS = [p for p in CONFIGS if p not in FIRST_SPLIT + DEMO]
+# A small network on JHMDB, trained on single frames.
+SMALL = [p for p in CONFIGS if p.parent.name == "small"]
+# HRNet-W32 on PoseTrack18, which has 17 joints and no splits.
+POSETRACK = [p for p in CONFIGS if p.parent.name == "posetrack18"]
+# HRNet-W32 on JHMDB. The configs of the first split: all different models; the other splits are
+# their twins.
+JHMDB = [p for p in CONFIGS if p not in DEMO + SMALL + POSETRACK]
+FIRST_SPLIT = [p for p in JHMDB if not re.search(r"sub[23]", p.name)]
+OTHER_SPLITS = [p for p in JHMDB if p not in FIRST_SPLIT]
+
+
+def data_of(path: Path) -> tuple[str, str]:
+    """The default data root of a config and the variable that moves it."""
+    return {
+        "demo": ("data/synthetic", "SKIPPOSE_SYNTHETIC"),
+        "posetrack18": ("data/posetrack18", "SKIPPOSE_POSETRACK18"),
+    }.get(path.parent.name, ("data/jhmdb", "SKIPPOSE_DATA"))
 
 
 def name(path: Path) -> str:
@@ -40,6 +54,7 @@ def scope():
 def no_data_root(monkeypatch):
     monkeypatch.delenv("SKIPPOSE_DATA", raising=False)
     monkeypatch.delenv("SKIPPOSE_SYNTHETIC", raising=False)
+    monkeypatch.delenv("SKIPPOSE_POSETRACK18", raising=False)
 
 
 def walk(node: Any) -> Iterator[dict]:
@@ -90,8 +105,8 @@ def test_every_name_is_registered(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_data_root_comes_from_the_environment(path, monkeypatch):
     roots = {wrapper["dataset"]["data_root"] for wrapper in datasets(Config.fromfile(path))}
-    assert roots == {"data/synthetic" if path in DEMO else "data/jhmdb"}
-    variable = "SKIPPOSE_SYNTHETIC" if path in DEMO else "SKIPPOSE_DATA"
+    root, variable = data_of(path)
+    assert roots == {root}
     monkeypatch.setenv(variable, "/elsewhere")
     roots = {wrapper["dataset"]["data_root"] for wrapper in datasets(Config.fromfile(path))}
     assert roots == {"/elsewhere"}
@@ -102,13 +117,18 @@ def test_splits_crops_and_codec_agree(path):
     config = Config.fromfile(path)
     train, val, test = datasets(config)
     split = int((re.search(r"sub(\d)", path.name) or [0, 1])[1])
-    assert train["dataset"]["ann_file"] == f"annotations/Sub{split}_train.json"
-    for wrapper in (val, test):
-        assert wrapper["dataset"]["ann_file"] == f"annotations/Sub{split}_test.json"
-        assert wrapper["test_mode"]
-    assert len({wrapper["crop"] for wrapper in (train, val, test)}) == 1
+    files = [f"annotations/Sub{split}_{part}.json" for part in ("train", "test", "test")]
+    if path in POSETRACK:
+        files = [f"annotations/posetrack18_{part}.json" for part in ("train", "val", "val")]
+    assert [wrapper["dataset"]["ann_file"] for wrapper in (train, val, test)] == files
+    assert val["test_mode"] and test["test_mode"] and val["crop"] == test["crop"]
+    # Single frames have no window that could stay put.
+    assert train["crop"] == val["crop"] or (train["clip_len"], train["crop"]) == (1, "frame")
     targets = next(t for t in train["pipeline"] if t["type"] == "GenerateTarget")
     assert config.model.head.decoder == targets["encoder"] == config.codec
+    for wrapper in (train, val, test):
+        crop = next(t for t in wrapper["pipeline"] if t["type"] == "TopdownAffine")
+        assert tuple(crop["input_size"]) == tuple(config.codec.input_size)
 
 
 @pytest.mark.parametrize("path", OTHER_SPLITS, ids=name)
@@ -128,11 +148,32 @@ def test_dense_twins_differ_in_gates_and_crop_alone(crop):
     assert found.keys() == {"model.backbone.gate"} | (crops if crop == "frame" else set()), found
 
 
-@pytest.mark.parametrize("path", FIRST_SPLIT + DEMO, ids=name)
+@pytest.mark.parametrize("size", ["256x192", "384x288"])
+@pytest.mark.parametrize("gates", ["skip-hrnet-w32-gumbel", "hrnet-w32-window"])
+def test_posetrack_configs_differ_in_gates_alone(gates, size):
+    norm, other = (
+        ROOT / "configs" / "posetrack18" / f"td-hm_{kind}_b4x8-20e_posetrack18-{size}.py"
+        for kind in ("skip-hrnet-w32-norm", gates)
+    )
+    found = difference(Config.fromfile(norm).to_dict(), Config.fromfile(other).to_dict())
+    assert found and all(
+        re.match(r"model\.(backbone\.(gate|reference)|gate_loss)", key) for key in found
+    ), found
+
+
+def test_posetrack_configs_start_from_mmposes_checkpoint_of_their_size():
+    for path in POSETRACK:
+        assert re.search(r"\d+x\d+(?=\.py)", path.name)[0] in Config.fromfile(path).load_from
+
+
+@pytest.mark.parametrize("path", FIRST_SPLIT + DEMO + SMALL + POSETRACK, ids=name)
 def test_model_is_built_and_takes_a_dense_checkpoint(path):
-    """Its keys are those of mmpose's HRNet (W32 on JHMDB) with 15 joints, and the gates'."""
+    """Its keys are those of mmpose's HRNet (W32 but for the small ones), and the gates'."""
     model = registry.MODELS.build(Config.fromfile(path).model)
-    dense = Config.fromfile(path if path in DEMO else HEADLINE).model.to_dict()
+    small = path in DEMO + SMALL
+    dense = Config.fromfile(path if small else HEADLINE).model.to_dict()
+    if path in POSETRACK:
+        dense["head"]["out_channels"] = 17
     dense["type"] = "TopdownPoseEstimator"
     dense["data_preprocessor"]["type"] = "PoseDataPreprocessor"
     dense["backbone"] = {key: dense["backbone"][key] for key in ("in_channels", "extra")} | {
@@ -144,10 +185,11 @@ def test_model_is_built_and_takes_a_dense_checkpoint(path):
     assert all("gate" in key.split(".") for key in found.missing_keys), found.missing_keys
 
     gates = [m.gate for m in model.modules() if isinstance(m, skippose.SkipConv2d)]
-    if path.parent.name == "dense":
+    if Config.fromfile(path).model.backbone.gate is None:
+        assert path.parent.name in ("dense", "posetrack18")
         assert all(gate is None for gate in gates)
     else:
-        assert len(gates) == 293 or path in DEMO and None not in gates
+        assert len(gates) == 293 or small and None not in gates
         assert {type(gate).__name__ for gate in gates} == {
             Config.fromfile(path).model.backbone.gate.type
         }

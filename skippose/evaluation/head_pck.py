@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 from mmpose.evaluation.metrics import PCKAccuracy
 from mmpose.registry import METRICS
 
@@ -26,9 +28,11 @@ class HeadPCKAccuracy(PCKAccuracy):
         collect_device: see mmengine.
         prefix: see mmengine.
 
+    Where no person-frame has a norm (detections come without ground truth) there is no value, and a
+    warning says so.
+
     Raises:
-        ValueError: The data set has no such joints, or no person-frame has a norm (detections come
-            without ground truth).
+        ValueError: The data set has no such joints.
     """
 
     def __init__(
@@ -61,11 +65,13 @@ class HeadPCKAccuracy(PCKAccuracy):
         super().process(data_batch, samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """``PCKh`` over all person-frames that have a norm."""
+        """``PCKh`` over all person-frames that have a norm; nothing if none has."""
         if not any((result["head_size"] > 0).all() for result in results):
-            raise ValueError(
-                f"{type(self).__name__}: none of {len(results)} person-frames has both "
-                f"{' and '.join(self.head)}; with a file of detections there is no ground truth: "
-                "use PoseTrack18Metric alone"
+            print_log(
+                f"{type(self).__name__} gives no value: none of {len(results)} person-frames has "
+                f"both {' and '.join(self.head)} annotated (detections come without ground truth)",
+                logger="current",
+                level=logging.WARNING,
             )
+            return {}
         return super().compute_metrics(results)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skippose.evaluation import ClipEvaluator
+from skippose.evaluation import ClipEvaluator, head_pck
 from skippose.evaluation.head_pck import HeadPCKAccuracy
 
 META = dict(keypoint_name2id=dict(head_bottom=0, head_top=1, wrist=2))
@@ -35,8 +35,17 @@ def test_the_norm_is_the_heads_length():
 
 def test_a_person_without_a_head_is_left_out():
     assert pckh([sample(0), sample(9, visible=(1, 0, 1))]) == pytest.approx(1)
-    with pytest.raises(ValueError, match="none of 2 person-frames .*head_bottom and head_top"):
-        pckh([sample(0, visible=(0, 1, 1)), sample(0, head=0)])
+
+
+def test_without_any_head_there_is_no_value_and_a_warning(monkeypatch):
+    said = []
+    monkeypatch.setattr(head_pck, "print_log", lambda text, **rest: said.append(text))
+    metric = HeadPCKAccuracy()
+    metric.dataset_meta = META
+    metric.process(None, [sample(0, visible=(0, 1, 1)), sample(0, head=0)])
+    assert metric.evaluate(2) == {}
+    (text,) = said
+    assert "none of 2 person-frames has both head_bottom and head_top" in text
 
 
 def test_a_data_set_without_these_joints_is_refused():

@@ -19,10 +19,11 @@ Rules:
   box nor a visible joint is left out and counted. ``iscrowd`` is false where nothing says more.
 - A frame that is listed but absent, empty or cut off; a frame without ``width`` and ``height`` that
   cannot be read; an id that two frames or two annotations share; two annotations with one track id
-  in a frame; an annotation of a frame that the file does not list, or without a track id, in a
-  labelled set: all these make the *video* bad.
+  in a frame; an annotation of a frame that the file does not list, without a track id, or with
+  another number of joints than the file's category has: all these make the *video* bad.
 - With any bad video no file is written and the exit status is 1, unless ``--skip-bad`` leaves these
-  videos out.
+  videos out. That needs another root than ``--src``, where PoseTrack18Metric would go on to find
+  their annotations, and count their people as missed.
 
 Example::
 
@@ -116,9 +117,17 @@ def read_video(path: Path, src: Path) -> Video:
             video.bad.append(f"{path}: {count} annotations without track_id in image {image_id}")
         elif count > 1:
             video.bad.append(f"{path}: track_id {track_id} {count} times in image {image_id}")
+    joints = len(video.categories[0].get("keypoints", [])) if video.categories else 0
     for annotation in content["annotations"]:
+        found = len(annotation.get("keypoints") or [])
+        if joints and found not in (0, 3 * joints):
+            video.bad.append(
+                f"{path}: annotation {annotation.get('id')} has {found} numbers as keypoints, "
+                f"expected {3 * joints}"
+            )
+            continue
         box = annotation.get("bbox") or joints_box(annotation.get("keypoints") or [])
-        if not box or "keypoints" not in annotation:
+        if not box or not found:
             video.dropped += 1
             continue
         video.boxed += not annotation.get("bbox")
@@ -179,6 +188,11 @@ def convert(src: Path, out: Path, skip_bad: bool = False) -> Summary:
         raise ConversionError(
             f"{src}: found no annotations/{{train,val,test}}/<video>.json; expected the root of "
             "PoseTrack18 as distributed"
+        )
+    if skip_bad and out == src:
+        raise ConversionError(
+            f"{out}: --skip-bad needs another root than --src, where the left out videos' "
+            "annotations stay and PoseTrack18Metric counts them as missed"
         )
     summary = Summary()
     merged: dict[str, list[Video]] = {}
