@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os.path as osp
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,15 +11,14 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, force_full_init
-from mmengine.fileio import exists, load
 from mmengine.logging import print_log
 from mmpose.registry import DATASETS
 from mmpose.structures import PoseDataSample
 
-from .clip_index import Clip, has_gap, index_clips, window_frames
+from .annotation_file import read_clips
+from .clip_index import Clip, has_gap, window_frames
 from .clip_pipeline import ClipPipeline, FrameError, check_image_file
 from .crop_windows import CROP_MODES, HysteresisWindow, clip_windows
-from .detections import link_detections
 from .steady_window import steady_windows
 
 # What mmpose's transforms and models expect of the data set in every sample.
@@ -258,44 +256,9 @@ class ClipDataset(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Returns the items: dicts of ``clip_id`` and ``frames`` (T results dicts)."""
         path = self.dataset.ann_file
-        if not exists(path):
-            raise FileNotFoundError(
-                f"annotation file {path}: missing. Make the data with tools/dataset_converters/"
-                "jhmdb.py (posetrack18.py beside it for PoseTrack18, synthetic.py for rendered "
-                "clips) or, if it is "
-                "made already, say where: export SKIPPOSE_DATA=FOLDER (SKIPPOSE_SYNTHETIC=FOLDER "
-                f"for configs/demo); the data root is now {self.dataset.data_root!r}"
-            )
-        content = load(path)
-        for key in ("images", "annotations"):
-            if not isinstance(content, dict) or key not in content:
-                raise ValueError(
-                    f"annotation file {path}: found no {key!r}; expected COCO's format"
-                )
-        if "categories" in content:
-            self._metainfo["CLASSES"] = content["categories"]
-        for image in content["images"]:  # as mmpose's own loader does before it parses
-            image["img_id"] = image["id"]
-            image["img_path"] = osp.join(self.data_prefix["img"], image["file_name"])
-        rejected: list[str] = []
-        try:
-            if getattr(self.dataset, "bbox_file", None):
-                boxes = self._detections(rejected)
-                clips = link_detections(
-                    content["images"],
-                    boxes,
-                    self.link_iou,
-                    8 if self.max_gap is None else self.max_gap,
-                )
-            else:
-                clips = index_clips(
-                    content["images"],
-                    content["annotations"],
-                    lambda annotation, image: self._parse(annotation, image, rejected),
-                    self.max_gap,
-                )
-        except ValueError as error:
-            raise ValueError(f"annotation file {path}: {error}") from error
+        clips, rejected, categories = read_clips(self.dataset, self.max_gap, self.link_iou)
+        if categories is not None:
+            self._metainfo["CLASSES"] = categories
         items: list[dict] = []
         unlabelled = 0
         for clip in clips:
@@ -331,45 +294,6 @@ class ClipDataset(BaseDataset):
             logger="current",
         )
         return items
-
-    def _parse(self, annotation: dict, image: dict, rejected: list[str]) -> dict | None:
-        """What mmpose's loader makes of an annotation, None if it would drop it."""
-        info = self.dataset.parse_data_info(dict(raw_ann_info=annotation, raw_img_info=image))
-        if info and self.dataset._is_valid_instance(info):
-            return info
-        rejected.append(image["file_name"])
-        return None
-
-    def _detections(self, rejected: list[str]) -> list[dict]:
-        """What mmpose's loader makes of the file of detections, those that have an area."""
-        path = self.dataset.bbox_file
-        if not exists(path):
-            raise FileNotFoundError(f"file of detections {path}: missing")
-        try:
-            found = self.dataset._load_detection_results()
-        except (AssertionError, KeyError) as error:
-            raise ValueError(
-                f"file of detections {path}: expected a list of dicts with image_id (of an image "
-                f"that the annotation file lists), category_id, bbox (x, y, w, h) and score: "
-                f"{type(error).__name__} {error}"
-            ) from error
-        self.dataset.data_list = found
-        kept = self.dataset.filter_data()
-        self.dataset.data_list = []
-        valid = []
-        for info in kept:
-            box = info["bbox"][0]
-            if np.isfinite(box).all() and (box[2:] > box[:2]).all():
-                valid.append(info)
-            else:
-                rejected.append(info["img_path"])
-        if not valid:
-            raise ValueError(
-                f"file of detections {path}: no detection is left of {len(found)} people, "
-                f"{len(kept)} of them with a score above the threshold of "
-                f"filter_cfg={self.dataset.filter_cfg}"
-            )
-        return valid
 
     def _frame_infos(self, clip: Clip) -> list[dict]:
         """One results dict for each frame; unlabelled ones borrow the box of a labelled one."""
