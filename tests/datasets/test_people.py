@@ -1,5 +1,9 @@
 """Many people in one video: slots, windows, and what is reset."""
 
+import json
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ import skippose
 from skippose.datasets.people import PeopleStream
 
 SIZE = (32, 48)  # width, height of the input
+DATA = Path(os.environ.get("SKIPPOSE_TEST_DATA", Path(__file__).parents[2] / ".." / "shared/data"))
 
 
 class Watched:
@@ -167,3 +172,31 @@ def test_a_stabilised_window_leaves_a_pans_background_still(dense, speed):
 def test_stabilising_is_never_much_worse_than_not(dense, speed, person):
     cost = {on: panned(dense, speed, person, on) for on in (False, True)}
     assert cost[True] <= cost[False] * 1.1 + 0.02, cost
+
+
+def test_the_people_of_a_real_video(dense):
+    """Four tracks under a moving camera: each as the dense network sees it, one slot each."""
+    path = DATA / "posetrack18" / "annotations" / "posetrack18_val.json"
+    if not path.is_file():
+        pytest.skip(f"no PoseTrack video at {path}; set SKIPPOSE_TEST_DATA")
+    content = json.loads(path.read_text())
+    stream, watched = people(dense, capacity=4, stabilise=True)
+    slots: dict[int, int] = {}
+    fresh = 0
+    for image in content["images"][:15]:
+        boxes = {}
+        for a in content["annotations"]:
+            if a["image_id"] == image["id"]:
+                x, y, w, h = a["bbox"]
+                boxes[a["track_id"]] = np.array([x, y, x + w, y + h])
+        found = stream(cv2.imread(str(DATA / "posetrack18" / image["file_name"])), boxes)
+        assert found.keys() == boxes.keys()
+        for track, person in found.items():
+            assert slots.setdefault(track, person.slot) == person.slot
+            fresh += person.fresh
+            crop = watched.frames[-1][person.slot : person.slot + 1]
+            torch.testing.assert_close(person.output, dense(crop), atol=1e-4, rtol=1e-4)
+            corners = boxes[track].reshape(2, 2) @ person.matrix[:, :2].T + person.matrix[:, 2]
+            assert (corners > -0.01).all() and (corners < np.add(SIZE, 0.01)).all()
+    assert sorted(slots.values()) == [0, 1, 2, 3]
+    assert stream.person_frames == 60 and 4 <= fresh < 60
