@@ -4,7 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
+import torch.distributed
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.runner import Runner
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -53,6 +57,23 @@ def load_config(args: argparse.Namespace) -> Config:
     elif config.get("work_dir") is None:
         config.work_dir = str(Path("work_dirs") / Path(args.config).stem)
     return config
+
+
+def build_runner(config: Config) -> Runner:
+    """mmengine's runner; on a machine without an accelerator under torchrun too.
+
+    There mmengine would ask for a CUDA device, to join the processes and to wrap the network.
+    """
+    if config.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
+        torch.distributed.init_process_group("gloo")
+        wrapper = dict(
+            type="MMDistributedDataParallel",
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=config.get("find_unused_parameters", False),
+        )
+        config.setdefault("model_wrapper_cfg", wrapper)
+    return Runner.from_cfg(config)
 
 
 def hook_config(config: Config, name: str, option: str) -> dict:

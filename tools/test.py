@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 import mmengine
-from _options import draw_poses, hook_config, load_config, parser
+from _options import build_runner, draw_poses, hook_config, load_config, parser
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
@@ -86,7 +86,7 @@ def merge(args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
-    runner = Runner.from_cfg(merge(args))
+    runner = build_runner(merge(args))
     if args.out is not None:
         runner.register_hook(SaveMetrics(args.out))
     runner.test()

@@ -8,10 +8,9 @@ torchrun --nproc_per_node 2 tools/train.py configs/skip_hrnet_w32.py --launcher 
 import argparse
 from urllib.error import URLError
 
-from _options import draw_poses, load_config, parser
+from _options import build_runner, draw_poses, load_config, parser
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.runner import Runner
 
 import skippose  # noqa: F401  (registers its models, data sets and metrics)
 
@@ -68,7 +67,7 @@ def merge(args: argparse.Namespace) -> Config:
 
 def main() -> None:
     config = merge(parse_args())
-    runner = Runner.from_cfg(config)
+    runner = build_runner(config)
     try:
         runner.train()
     except URLError as error:
