@@ -19,7 +19,7 @@ from skippose.gates import (
 )
 from skippose.layers import SkipConv2d
 from skippose.report import Report
-from skippose.runtime import Stream
+from skippose.runtime import Stream, export_step
 
 __version__ = "0.1.0.dev0"
 
@@ -43,4 +43,5 @@ __all__ = [
     "clips",
     "convert",
     "convert_",
+    "export_step",
 ]

@@ -30,6 +30,8 @@ class Map:
             where it is 0 it does not.
         live: whether any is.
         exact: whether ``dirty`` must be exact: a gate counts what changed.
+        slack: share of a pixel's largest channel within which a value counts as the one before,
+            and stays that: sums that were added in another order differ by rounding.
         delta: like ``data``, the change since the last frame, for readers that need it.
     """
 
@@ -37,6 +39,7 @@ class Map:
     data: Tensor
     dirty: Tensor
     exact: bool = False
+    slack: float = 0.0
     live: bool = False
     delta: Tensor | None = None
     _written: list[Tensor | None] = field(default_factory=list)
@@ -61,21 +64,29 @@ class Map:
                     self.delta.index_fill_(0, rows, 0)
             self._written.clear()
 
+    def _differs(self, new: Tensor, old: Tensor) -> Tensor:
+        """(..., C) twice to (...) bool; a NaN differs."""
+        if not self.slack:
+            return (new != old).any(-1)
+        return ~((new - old).abs().amax(-1) <= self.slack * new.abs().amax(-1))
+
     def write(self, slots: Tensor, new: Tensor, changed: bool = False) -> None:
         """Whole slots, (n, H, W, C); ``changed`` marks them all without looking."""
         inner, dirty = self.inner(self.data), self.inner(self.dirty)
         every = len(slots) == len(inner)
         old = inner if every else inner[slots]
-        if self.delta is not None:
-            self._written.append(None)
-            self.inner(self.delta)[slots] = new.to(self.delta.dtype) - old.to(self.delta.dtype)
         if changed:
             dirty[slots] = 1
             self.live = True
         else:
-            differs = (new != old).any(-1)
+            differs = self._differs(new, old)
+            if self.slack:
+                new = torch.where(differs[..., None], new, old)
             dirty[slots] = differs.to(torch.uint8)
             self.live = self.live or bool(differs.any())
+        if self.delta is not None:
+            self._written.append(None)
+            self.inner(self.delta)[slots] = new.to(self.delta.dtype) - old.to(self.delta.dtype)
         if every:
             inner.copy_(new)
         else:
@@ -85,17 +96,19 @@ class Map:
         """Single pixels, (n, C)."""
         if self.exact or self.delta is not None:
             old = self.data.index_select(0, rows)
+        if self.exact:
+            changed = self._differs(new, old)
+            self.dirty.index_copy_(0, rows, changed.to(torch.uint8))
+            self.live = self.live or bool(changed.any())
+            if self.slack:
+                new = torch.where(changed[:, None], new, old)
+        else:
+            self.dirty.index_fill_(0, rows, 1)
+            self.live = True
         if self.delta is not None:
             self._written.append(rows)
             exact = self.delta.dtype
             self.delta.index_copy_(0, rows, new.to(exact) - old.to(exact))
-        if self.exact:
-            changed = (new != old).any(-1).to(torch.uint8)
-            self.dirty.index_copy_(0, rows, changed)
-            self.live = self.live or bool(changed.any())
-        else:
-            self.dirty.index_fill_(0, rows, 1)
-            self.live = True
         self.data.index_copy_(0, rows, new)
 
 

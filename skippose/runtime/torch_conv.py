@@ -281,8 +281,9 @@ class ConvNode:
                 change = patches
                 if self.held is not None:
                     keep = patches.view(count, -1)
-                    change = patches - self.held.index_select(0, where).view_as(patches)
-                power = _power(change, norm.p).view(count, 1, *self.patch)
+                    # In the memory of what was held: a norm does not see the sign.
+                    change = self.held.index_select(0, where).view_as(patches).sub_(patches)
+                power = _power(change, norm.p, own=True).view(count, 1, *self.patch)
                 score = self._input_norm(power, patches.shape[-1])
         if self.valid is not None:
             score = score.masked_fill(~self.valid.index_select(0, where), -math.inf)
@@ -434,10 +435,14 @@ class ConvNode:
                 mine.copy_(state[name])
 
 
-def _power(change: Tensor, p: float) -> Tensor:
-    """``Σ_c |change|^p``, or its maximum: (n, h, w, C) to (n, h, w), in float32 or better."""
+def _power(change: Tensor, p: float, own: bool = False) -> Tensor:
+    """``Σ_c |change|^p``, or its maximum: (n, h, w, C) to (n, h, w), in float32 or better.
+
+    ``own``: ``change`` may be overwritten.
+    """
     dtype = accumulation_dtype(change.dtype)
-    if math.isinf(p):
-        return change.abs().amax(-1).to(dtype)
-    norm = torch.linalg.vector_norm(change, p, dim=-1, dtype=dtype)
-    return norm if p == 1 else norm.square()
+    if p != 2:
+        change = change.abs_() if own else change.abs()
+        return change.amax(-1).to(dtype) if math.isinf(p) else change.sum(-1, dtype=dtype)
+    # Several times faster than torch.linalg.vector_norm on a CPU.
+    return change.to(dtype).square().sum(-1)

@@ -25,19 +25,33 @@ from skippose.report import Report
 from skippose.runtime.backends import Engine, check_layers, gated_layers, kind_of
 from skippose.runtime.capture import capture
 from skippose.runtime.dense_ops import as_output
+from skippose.runtime.functional_engine import FunctionalEngine
 from skippose.runtime.maps import Map, Tables
 from skippose.runtime.plan import Concat, Conv, FuseSum, Mul, Plan, Pointwise
 from skippose.runtime.torch_conv import ConvNode
 from skippose.runtime.torch_nodes import DenseNode, Frame, LocalNode
 
+FORM = "blocks"
 TILE = 4
 """Tiles of operations without a gate, on the map at a quarter of the frame's size."""
 
 
+def rounding(dtype: torch.dtype) -> float:
+    """How far, relatively, two convolutions of the same input may lie apart."""
+    return max(torch.finfo(dtype).eps, 64 * torch.finfo(accumulation_dtype(dtype)).eps)
+
+
 class TorchEngine(Engine):
-    """See the module; on the CPU."""
+    """See the module; elsewhere than on the CPU it is a :class:`FunctionalEngine`."""
 
     name = "torch"
+
+    def __new__(  # type: ignore[misc]
+        cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any
+    ) -> Engine:
+        if frame.is_cpu:
+            return super().__new__(cls)
+        return FunctionalEngine(net, frame, schedule, **options)
 
     @torch.inference_mode()
     def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
@@ -64,7 +78,8 @@ class TorchEngine(Engine):
             shape = (rows, plan.values[v].channels)
             data = torch.zeros(shape, dtype=plan.dtype, device=plan.device)
             delta = torch.zeros_like(data, dtype=exact) if v in needs_delta else None
-            self.maps[v] = Map(plan.values[v], data, dirty, exactly or v == 0, delta=delta)
+            slack = 0.0 if v == 0 or not exactly else rounding(plan.dtype)
+            self.maps[v] = Map(plan.values[v], data, dirty, exactly or v == 0, slack, delta=delta)
         tables = Tables(self.slots, plan.device)
         frame_size = (plan.frame.height, plan.frame.width)
         self._nodes: list[ConvNode | LocalNode | DenseNode] = []
@@ -162,6 +177,7 @@ class TorchEngine(Engine):
         for conv in self.convs:
             layers["layers" if conv.op.gated else "dense"][str(conv.op.key)] = conv.state_dict()
         return {
+            "form": FORM,
             "age": self._age.clone(),
             "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
             "maps": {v: m.inner(m.data).clone() for v, m in self.maps.items()},
@@ -170,6 +186,11 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.get("form") != FORM:
+            raise ValueError(
+                "the state was made on another device, where backend 'torch' holds whole maps; on "
+                "a CPU it does not go on: begin anew, or move the stream with backend='eager'"
+            )
         check_layers(self.net, state)
         if state["maps"].keys() != self.maps.keys() or any(
             saved.shape != self.maps[v].inner(self.maps[v].data).shape

@@ -88,6 +88,18 @@ def play(stream: skippose.Stream, video: torch.Tensor) -> torch.Tensor:
     return torch.stack([stream(frame) for frame in video])
 
 
+def assert_unmoved(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal although the other slots did something else.
+
+    To the bit, but for the engine that computes the open blocks of all slots in one product: how
+    many there are decides in which order a sum is added.
+    """
+    if DEFAULTS["backend"] == "torch":
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    else:
+        assert torch.equal(found, expected)
+
+
 def in_clips(net: nn.Module, video: torch.Tensor, **schedule):
     with skippose.clips(len(video), **schedule) as run, torch.no_grad():
         z = net(video.transpose(0, 1).flatten(0, 1))
@@ -213,7 +225,7 @@ def test_resetting_a_slot_leaves_the_others_bit_equal(gate, reference):
     stream.reset(slots=[1])
     rest = play(stream, video[4:])
     both = torch.cat([first, rest])
-    assert torch.equal(both[:, [0, 2]], undisturbed[:, [0, 2]])
+    assert_unmoved(both[:, [0, 2]], undisturbed[:, [0, 2]])
     fresh = play(Stream(net), video[4:])
     torch.testing.assert_close(rest[:, 1], fresh[:, 1])
     with torch.no_grad():
@@ -302,7 +314,7 @@ def test_a_state_dict_round_trip_continues_bit_equal(gate, reference):
     assert other.slots == 2
     expected_rest = play(stream, video[4:])
     assert torch.equal(play(other, video[4:]), expected_rest)
-    assert torch.equal(expected_rest[:, 0], expected[4:, 0])
+    assert_unmoved(expected_rest[:, 0], expected[4:, 0])
 
 
 def test_a_state_dict_before_the_first_frame():
