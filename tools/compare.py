@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Accuracy per MAC: networks, dense and gated, on the same clips.
 
-    python tools/compare.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...] --out DIR
-    python tools/compare.py CONFIG CHECKPOINT --out DIR \\
+    python tools/compare.py CONFIG CHECKPOINT [CONFIG CHECKPOINT ...] --out NAME
+    python tools/compare.py CONFIG CHECKPOINT --out NAME \\
         --variant hold/0.2 model.backbone.gate.eps=0.2 \\
         --variant hold/0.3 model.backbone.gate.eps=0.3 \\
         --variant previous/0.1 model.backbone.gate.eps=0.1 model.backbone.reference=previous
@@ -18,27 +18,26 @@ with `variants = {name: {key: value}}`.
 Perturbations (kind or kind:strength, see skippose/evaluation/perturbations.py) disturb the frames
 before they are cropped, and every row, the three to compare with too, is run on what comes out.
 
-Written to DIR: table.csv (every figure), table.md, curve.png, and rows/<identity>.json, from which
-a row that has been computed already is taken again: an interrupted run is simply started again, and
-a larger one computes what is new. Cameras: JHMDB's names say whether a clip's camera is still
-(_nm_) or moving (_cm_); for other clips the motion of the background is measured.
+Written: NAME.csv (every figure), NAME.md (tables), NAME.png (accuracy over MACs; NAME_shake_3.png
+for a disturbance). Finished rows are kept in --cache, by a digest of everything that they depend
+on, and are taken from there: an interrupted run is simply started again, and a larger one computes
+what is new. One thread is the default: sums in another order may open a gate that is within
+rounding of its threshold, and change the last digits. Cameras: JHMDB's names say whether a clip's
+camera is still (_nm_) or moving (_cm_); for other clips the motion of the background is measured.
 """
 
 import argparse
-import csv
 import logging
-import math
 import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from _comparison_tables import CONSOLE, curve_of, write
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 import skippose
 from skippose.evaluation.clip_bank import (
@@ -59,11 +58,8 @@ from skippose.evaluation.comparison import (
     frozen_model,
 )
 from skippose.evaluation.perturbations import Perturbation
-from skippose.evaluation.records import SUBSETS, record
-from skippose.visualization.accuracy_curve import Point, draw_curves
+from skippose.evaluation.records import SUBSETS, equal_budgets, record
 
-CONSOLE = Console()
-TITLES = {"all": "All clips", "still": "Still camera", "moving": "Moving camera"}
 TRUNK = {"neck", "belly"}  # left out of the figures over 13 joints
 
 
@@ -74,9 +70,14 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_argument(
         "pairs", nargs="+", metavar="CONFIG CHECKPOINT", help="config (or NAME=config), checkpoint"
     )
-    options.add_argument("--out", type=Path, required=True, help="folder for tables and picture")
     options.add_argument(
-        "--cache", type=Path, help="folder of finished rows, to share (default: OUT/rows)"
+        "--out", type=Path, required=True, help="path of the tables and pictures, without an ending"
+    )
+    options.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("work_dirs/compare"),
+        help="folder of finished rows (default: work_dirs/compare)",
     )
     options.add_argument(
         "--variant",
@@ -115,7 +116,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="settings changed in every config, before the variants",
     )
-    options.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    options.add_argument(
+        "--equal-budgets",
+        nargs=2,
+        metavar="CURVE",
+        help="two curves, compared where they cost the same: a table more, and NAME_budgets.csv",
+    )
+    options.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     options.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     options.add_argument("--fresh", action="store_true", help="compute finished rows again")
     options.add_argument(
@@ -253,17 +260,16 @@ def gates_of(model: dict[str, Any]) -> bool:
 
 def compute(rows: list[Row], args: argparse.Namespace) -> dict[str, Result]:
     """The results of all rows by identity; those that are there already are read."""
-    cache = args.cache or args.out / "rows"
     results: dict[str, Result] = {}
     missing: dict[str, list[Row]] = {}
     for row in rows:
-        path = cache / f"{row.identity}.json"
+        path = args.cache / f"{row.identity}.json"
         if path.is_file() and not args.fresh:
             results[row.identity] = Result.load(path)
         else:
             missing.setdefault(row.data, []).append(row)
     if results:
-        CONSOLE.print(f"{len(results)} of {len(rows)} rows are there already, in {cache}")
+        CONSOLE.print(f"{len(results)} of {len(rows)} rows are there already, in {args.cache}")
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     )  # fmt: skip
@@ -292,7 +298,7 @@ def compute(rows: list[Row], args: argparse.Namespace) -> dict[str, Result]:
                     variant=row.variant,
                     skippose=skippose.__version__,
                 )
-                result.save(cache / f"{row.identity}.json", about)
+                result.save(args.cache / f"{row.identity}.json", about)
                 results[row.identity] = result
     return results
 
@@ -313,12 +319,13 @@ def references(rows: list[Row], row: Row, common: bool) -> tuple[Row, Row]:
 
 def command(row: Row, args: argparse.Namespace) -> str:
     """The command that computes one row, and those that it is compared with."""
-    words = ["python", "tools/compare.py", row.config, row.checkpoint, "--out", str(args.out)]
+    words = ["python", "tools/compare.py", row.config, row.checkpoint, "--out", "work_dirs/row"]
     if row.variant:
         words += ["--only-variants", "--variant", row.name, *settings_text(row.variant)]
     if row.perturb != "none":
         words += ["--perturb", row.perturb]
-    for option, value in (("--play", args.play), ("--clips", args.clips)):
+    threads = None if args.threads == 1 else args.threads
+    for option, value in (("--play", args.play), ("--clips", args.clips), ("--threads", threads)):
         words += [] if value is None else [option, str(value)]
     if args.cfg_options:
         words += ["--cfg-options", *settings_text(args.cfg_options)]
@@ -364,123 +371,33 @@ def figures(
     return records
 
 
-def percent(found: dict[str, Any], name: str, interval: bool = False) -> str:
-    value = found.get(name)
-    if value is None or math.isnan(value):
-        return "-"
-    text = f"{100 * value:.2f}"
-    if interval:
-        text += f" [{100 * found[name + ' low']:.1f}, {100 * found[name + ' high']:.1f}]"
-    return text
-
-
-def cells(found: dict[str, Any]) -> dict[str, str]:
-    """The columns of the tables on the screen and in Markdown."""
-    reduction = found["reduction"]
-    return {
-        "": found["row"],
-        "PCK@0.2": percent(found, "PCK@0.2", True),
-        "PCK@0.1": percent(found, "PCK@0.1", True),
-        "loss@0.2": percent(found, "PCK@0.2 loss", True),
-        "loss@0.1": percent(found, "PCK@0.1 loss", True),
-        "13: @0.2": percent(found, "PCK@0.2 13 joints"),
-        "@0.1": percent(found, "PCK@0.1 13 joints"),
-        "torso: @0.2": percent(found, "tPCK@0.2"),
-        "@0.1 ": percent(found, "tPCK@0.1"),
-        "13: @0.2 ": percent(found, "tPCK@0.2 13 joints"),
-        "@0.1  ": percent(found, "tPCK@0.1 13 joints"),
-        "GMACs": f"{found['GMACs']:.4f}",
-        "first": f"{found['first GMACs']:.4f}",
-        "gates": f"{found['gate GMACs']:.4f}",
-        "reduction": f"{reduction:.2f}x" if math.isfinite(reduction) else "all",
-    }
-
-
-ON_SCREEN = (
-    "", "PCK@0.2", "PCK@0.1", "loss@0.2", "loss@0.1", "13: @0.2", "torso: @0.2", "GMACs", "gates",
-    "reduction",
-)  # fmt: skip
-NOTES = (
-    "PCK in percent, by the box's longer side over 15 joints unless the column says otherwise: "
-    "13 are those without neck and belly, torso is the other normalisation; in brackets 95% of a "
-    "bootstrap over clips. loss: (dense - row) / (dense - frozen), in percent, paired over clips. "
-    "GMACs per frame after a clip's first, gates included; first: those of a first frame; gates: "
-    "those that the gates spend."
-)
-
-
-def tables(records: list[dict[str, Any]]) -> Iterable[tuple[str, list[dict[str, str]]]]:
-    """Title and lines of every table: one for each perturbation and subset of clips."""
-    for perturb in dict.fromkeys(found["perturb"] for found in records):
-        for subset in SUBSETS:
-            chosen = [r for r in records if (r["perturb"], r["clips"]) == (perturb, subset)]
-            if not chosen:
-                continue
-            title = f"{TITLES[subset]} ({chosen[0]['n_clips']}, {chosen[0]['frames']} frames)"
-            if perturb != "none":
-                title += f", {perturb}"
-            yield title, [cells(found) for found in chosen]
-
-
-def write(records: list[dict[str, Any]], args: argparse.Namespace, how: str) -> None:
-    """The tables and the pictures."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        keys = dict.fromkeys(key for found in records for key in found)
-        writer = csv.DictWriter(file, list(keys), restval="")
-        writer.writeheader()
-        writer.writerows(
-            {k: f"{v:.10g}" if isinstance(v, float) else v for k, v in found.items()}
-            for found in records
-        )
-    lines = ["```bash", how, "```", "", NOTES, ""]
-    for title, body in tables(records):
-        table = Table(*(name for name in body[0] if name in ON_SCREEN), title=title)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for line in body:
-            table.add_row(*(text for name, text in line.items() if name in ON_SCREEN))
-        (CONSOLE if CONSOLE.is_terminal else Console(width=160)).print(table)
-        names = [name.strip() for name in body[0]]
-        lines += [f"**{title}**", "", f"| {' | '.join(names)} |"]
-        lines.append("|---|" + "--:|" * (len(names) - 1))
-        lines += [f"| {' | '.join(line.values())} |" for line in body] + [""]
-    (args.out / "table.md").write_text("\n".join(lines), encoding="utf-8")
-    for perturb in dict.fromkeys(found["perturb"] for found in records):
-        chosen = [r for r in records if r["clips"] == "all" and r["perturb"] == perturb]
-        name = "curve" if perturb == "none" else f"curve_{perturb.replace(':', '_')}"
-        picture(args.out / f"{name}.png", chosen, perturb)
-
-
-def picture(path: Path, records: list[dict[str, Any]], perturb: str) -> None:
-    """The accuracy over MACs of all rows on all clips."""
-    panels = ("PCK@0.2", "PCK@0.1")
-    dense = next(r for r in records if r["role"] == "dense")
-    frozen = next(r for r in records if r["role"] == "frozen")
-
-    def values(found: dict[str, Any]) -> list[tuple[float, float, float]]:
-        # The interval of the paired difference, around the row's own value.
-        base = [found[m] - found[f"{m} - dense"] for m in panels]
-        return [
-            (found[m], b + found[f"{m} - dense low"], b + found[f"{m} - dense high"])
-            for m, b in zip(panels, base, strict=True)
+def budgets(
+    rows: list[Row], results: dict[str, Result], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Two curves at equal GMACs, over each subset of clips and under each perturbation."""
+    if args.equal_budgets is None:
+        return []
+    found = []
+    for perturb in dict.fromkeys(row.perturb for row in rows):
+        here = [row for row in rows if row.role == "network" and row.perturb == perturb]
+        curves = [
+            [results[row.identity] for row in here if curve_of(row.name) == name]
+            for name in args.equal_budgets
         ]
-
-    points = [
-        Point(r["row"].rpartition("/")[0] or r["row"], r["GMACs"], values(r))
-        for r in records
-        if r["role"] in ("network", "dense, crop per frame")
-    ]
-    title = "bars: 95% of the paired difference to dense, over clips"
-    draw_curves(
-        path,
-        panels,
-        points,
-        [dense[m] for m in panels],
-        [frozen[m] for m in panels],
-        dense["GMACs"],
-        title if perturb == "none" else f"{perturb}; {title}",
-    )
+        for name, curve in zip(args.equal_budgets, curves, strict=True):
+            if not curve:
+                known = sorted({curve_of(row.name) for row in here})
+                raise SystemExit(f"--equal-budgets: no curve is called {name!r}; there are {known}")
+        for subset in SUBSETS:
+            parts = [[result.subset(subset) for result in curve] for curve in curves]
+            if parts[0][0].clip_ids:
+                about = {"perturb": perturb, "clips": subset}
+                try:
+                    table = equal_budgets(parts[0], parts[1], draws=args.draws)
+                except ValueError as error:
+                    raise SystemExit(f"--equal-budgets, {subset} clips: {error}") from error
+                found += [{**about, **line} for line in table]
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -490,9 +407,9 @@ def main(arguments: list[str] | None = None) -> None:
     MMLogger.get_instance("compare", log_level=logging.WARNING)
     how = shlex.join(["python", "tools/compare.py", *(arguments or sys.argv[1:])])
     rows = plan(args)
-    records = figures(rows, compute(rows, args), args)
-    write(records, args, how)
-    CONSOLE.print(f"table.csv, table.md and pictures are in {args.out}. To get them again:")
+    results = compute(rows, args)
+    write(figures(rows, results, args), budgets(rows, results, args), args, how)
+    CONSOLE.print(f"Tables and pictures are {args.out}.*. To get them again:")
     CONSOLE.print(how, soft_wrap=True, highlight=False)
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -29,15 +30,15 @@ def run(tool: str, *options: object, data: Path | str = "nowhere") -> subprocess
 
 
 def rows_of(out: Path) -> dict[tuple[str, str, str], dict[str, str]]:
-    with (out / "table.csv").open() as file:
+    with out.with_suffix(".csv").open() as file:
         return {(r["row"], r["perturb"], r["clips"]): r for r in csv.DictReader(file)}
 
 
 @pytest.fixture(scope="module")
 def first(synthetic_clips, tmp_path_factory) -> tuple[Path, list[str]]:
-    out = tmp_path_factory.mktemp("compare")
-    options = [CONFIG, CHECKPOINT, "--out", str(out), "--variant", "hold/0.5"]
-    options += ["model.backbone.gate.eps=0.5", "--threads", "1"]
+    out = tmp_path_factory.mktemp("compare") / "small"
+    options = [CONFIG, CHECKPOINT, "--out", str(out), "--cache", str(out.with_name("rows"))]
+    options += ["--variant", "hold/0.5", "model.backbone.gate.eps=0.5"]
     done = run("compare", *options, data=synthetic_clips)
     assert done.returncode == 0, done.stdout + done.stderr
     return out, options
@@ -98,16 +99,17 @@ def test_tables_and_pictures(first):
     assert float(everything["PCK@0.1 loss"]) == pytest.approx((dense - here) / (dense - frozen))
     low, high = (float(everything[f"PCK@0.2 {end}"]) for end in ("low", "high"))
     assert low <= float(everything["PCK@0.2"]) <= high
-    text = (out / "table.md").read_text()
+    text = out.with_suffix(".md").read_text()
     assert " ".join(options[:2]) in text and all(f"| {name} |" in text for name in names)
-    assert (out / "curve.png").stat().st_size > 10_000
+    assert out.with_suffix(".png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
 def test_finished_rows_are_not_computed_again(first, synthetic_clips):
     out, options = first
-    before = {p.name: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
-    table = (out / "table.csv").read_bytes()
+    rows = out.with_name("rows")
+    before = {p.name: p.stat().st_mtime_ns for p in rows.iterdir()}
+    table = out.with_suffix(".csv").read_bytes()
     assert len(before) == 5
     more = [
         "--variant",
@@ -119,16 +121,31 @@ def test_finished_rows_are_not_computed_again(first, synthetic_clips):
     ]
     done = run("compare", *options, data=synthetic_clips)
     assert "5 of 5 rows are there" in done.stdout
-    assert (out / "table.csv").read_bytes() == table
-    done = run("compare", *options, *more, "--out", out / "more", "--cache", out / "rows",
-               data=synthetic_clips)  # fmt: skip
+    assert out.with_suffix(".csv").read_bytes() == table
+    second = out.with_name("more")
+    done = run("compare", *options, *more, "--out", second, data=synthetic_clips)
     assert done.returncode == 0, done.stderr
     assert "5 of 12 rows are there" in done.stdout
-    after = {p.name: p.stat().st_mtime_ns for p in (out / "rows").iterdir()}
+    after = {p.name: p.stat().st_mtime_ns for p in rows.iterdir()}
     assert len(after) == 12 and before.items() <= after.items()
-    rows = rows_of(out / "more")
-    still, shaken = (rows["hold/0.5", how, "all"] for how in ("none", "shake:3"))
+    assert second.with_name("more_shake_3.png").is_file()
+    found = rows_of(second)
+    still, shaken = (found["hold/0.5", how, "all"] for how in ("none", "shake:3"))
     assert float(shaken["GMACs"]) > float(still["GMACs"])
+
+
+@pytest.mark.slow
+def test_the_command_of_a_row_gives_its_digits(first, synthetic_clips, tmp_path):
+    out, _ = first
+    row = rows_of(out)["hold/0.5", "none", "all"]
+    words = shlex.split(row["command"])
+    assert words[:2] == ["python", "tools/compare.py"]
+    done = run("compare", *words[2:], "--out", tmp_path / "row", "--cache", tmp_path / "rows",
+               data=synthetic_clips)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again = rows_of(tmp_path / "row")["hold/0.5", "none", "all"]
+    different = {key for key in row if row[key] != again[key]}
+    assert not different
 
 
 @pytest.mark.parametrize(
@@ -143,6 +160,6 @@ def test_finished_rows_are_not_computed_again(first, synthetic_clips):
     ],
 )
 def test_bad_input(tmp_path, options, message):
-    done = run("compare", *options, "--out", tmp_path)
+    done = run("compare", *options, "--out", tmp_path / "out", "--cache", tmp_path / "rows")
     assert done.returncode != 0 and message in done.stderr
     assert not list(tmp_path.iterdir())
