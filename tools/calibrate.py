@@ -22,7 +22,7 @@ where they buy most accuracy, and are brought to the target by one factor on all
 methods, the one with the smallest heat map error is written (--max-loss: the fewest MACs).
 
 The calibration clips are --clips training clips at even distances, cropped as the test clips are.
-What has been measured is kept beside OUT, in OUT.json: an interrupted run is simply started again.
+What has been measured is kept in --cache: an interrupted run is simply started again.
 """
 
 import argparse
@@ -112,7 +112,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "--rounds", type=int, default=2, help="rounds of the gradient method (default: 2)"
     )
     options.add_argument("--seed", type=int, default=0, help="of the random projections")
-    options.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    options.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("work_dirs/calibrate"),
+        help="folder for what has been measured (default: work_dirs/calibrate)",
+    )
+    options.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     options.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     options.add_argument(
         "--cfg-options",
@@ -168,7 +174,7 @@ class Calibration:
             args.magnitudes,
         ]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
-        self.store = Store(args.out.with_suffix(".json"), digest.hexdigest())
+        self.store = Store(args.cache / f"{args.out.stem}.json", digest.hexdigest())
         dataset = build_dataset(data)
         self._stage("reading clips", len(spread(len(dataset), args.clips)))
         whole = load_clips(dataset, args.clips, self._step)
