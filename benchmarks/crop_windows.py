@@ -3,23 +3,27 @@
 On rendered clips under a camera that pans at 1 to 6 pixels a frame, fractional speeds included
 (the background goes by, the person is part of it):
 
-    python benchmarks/crop_windows.py configs/demo/skip_hrnet_small.py \\
+    python benchmarks/crop_windows.py pans configs/demo/skip_hrnet_small.py \\
         configs/demo/hrnet_small_synthetic.pth --pans 6
 
 and on the test data of a config, real clips among them:
 
-    python benchmarks/crop_windows.py CONFIG CHECKPOINT [--match REGEX] [--clips N]
+    python benchmarks/crop_windows.py real CONFIG CHECKPOINT [--eps 0.1 0.2 0.3] [--clips N]
 
-Same weights and frames in all rows. `dense` has the same windows and no gates. Rows go to
-benchmarks/data/crop_windows.csv; GMACs are per frame after a clip's first, gates included.
+Same weights and frames in all rows of a run. Its rows replace those of the same name in
+results/crop_windows.csv, and results/crop_windows.md gets its tables from there (between the
+comments ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``; `--tables` alone writes these anew).
+GMACs are per frame after a clip's first, gates included.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
-import re
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator
 from copy import deepcopy
@@ -31,23 +35,24 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
-from mmpose.registry import DATASETS, MODELS
 
-import skippose  # noqa: F401  (registers its names)
+import skippose
 from skippose.datasets.synthetic.recording import Recording
-from skippose.evaluation import ClipEvaluator
+from skippose.evaluation.bootstrap import interval, resamples
+from skippose.evaluation.clip_bank import build_dataset, camera_of, file_digest, load_clips
+from skippose.evaluation.comparison import Result, build_network, dense_model, evaluate
+from skippose.evaluation.scores import METRICS, Scores
 
 SPEEDS = (1.0, 1.5, 2.0, 2.7, 3.3, 4.0, 5.5, 6.0)
 ACTIONS = ("wave", "clap", "punch", "kick", "throw", "sit")
-VARIANTS: dict[str, dict] = {
-    "frame": dict(crop="frame"),
+WINDOWS: dict[str, dict] = {
+    "per frame": dict(crop="frame"),
     "hysteresis": dict(crop="hysteresis"),
     "stabilised": dict(crop="hysteresis", stabilise=True),
 }
-OUT = Path(__file__).parent / "data" / "crop_windows.csv"
+RESULTS = Path(__file__).parents[1] / "results"
+PCK = {name: [m.name for m in METRICS].index(name) for name in ("PCK@0.2", "PCK@0.1")}
+Key = tuple[str, float | None]  # window, and eps; None is dense
 
 
 def pan(action: str, seed: list[int], speed: float) -> Recording:
@@ -103,78 +108,202 @@ def write_pans(root: Path, speed: float, clips: int) -> None:
     (root / "annotations" / "pans.json").write_text(json.dumps(content))
 
 
-def measure(config: Config, model: Any, variant: dict, match: str, count: int) -> dict:
-    """The metrics of one row."""
-    settings = deepcopy(config.test_dataloader.dataset.to_dict())
-    dataset = DATASETS.build({**settings, **variant})
-    ids = [i for i in range(len(dataset)) if re.search(match, dataset.get_data_info(i)["clip_id"])]
-    metrics = config.test_evaluator.to_dict()["metrics"]
-    evaluator = ClipEvaluator([m for m in metrics if m["type"] != "PoseTrack18Metric"])
-    evaluator.dataset_meta = dataset.metainfo
-    with torch.no_grad():
-        for i in ids[:count]:
-            batch = pseudo_collate([dataset[i]])
-            evaluator.process(model.test_step(batch), batch)
-    return {"clips": len(ids[:count]), **evaluator.evaluate(len(ids))}
+def run(
+    model: dict,
+    checkpoint: str,
+    dataset: dict,
+    eps: list[float],
+    clips: int | None,
+    cache: Path | None = None,
+) -> dict[Key, Result]:
+    """Every window with the dense network and with gates at every ``eps``, on the same clips.
+
+    Args:
+        model: the gated network's config.
+        checkpoint: its weights.
+        dataset: the config of the clips.
+        eps: thresholds.
+        clips: how many clips; None for all.
+        cache: a folder for what is finished, from which an interrupted run goes on.
+    """
+    dense = build_network(dense_model(model), checkpoint)
+    gated = []
+    for value in eps:
+        other = deepcopy(model)
+        other["backbone"]["gate"]["eps"] = value
+        gated.append((value, build_network(other, checkpoint)))
+    found: dict[Key, Result] = {}
+    inner = dataset["dataset"]
+    labels = file_digest(str(Path(inner["data_root"]) / inner["ann_file"]))  # wherever they lie
+    rest = {key: value for key, value in inner.items() if key != "data_root"}
+    about = [model, file_digest(checkpoint), labels, {**dataset, "dataset": rest}, clips]
+    for window, change in WINDOWS.items():
+        loaded = []
+        for value, network in [(None, dense), *gated]:
+            identity = json.dumps([*about, change, value], sort_keys=True, default=str)
+            digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+            path = cache / f"{digest}.json" if cache else None
+            if path is not None and path.exists():
+                found[window, value] = Result.load(path)
+                continue
+            loaded = loaded or load_clips(build_dataset({**dataset, **change}), clips)
+            cameras = [camera_of(clip) for clip in loaded]
+            found[window, value] = evaluate(network, loaded, cameras)
+            if path is not None:
+                found[window, value].save(path, dict(window=window, eps=value))
+            report = found[window, value].report
+            print(f"{window}, eps {value}: {report.gmacs:.4f} GMACs", flush=True)
+    return found
 
 
-def rows(args: argparse.Namespace, config: Config) -> Iterator[dict]:
-    gated = MODELS.build(config.model)
-    config.model.backbone.gate = None
-    dense = MODELS.build(config.model)
-    for model in (gated, dense):
-        load_checkpoint(model, args.checkpoint, map_location="cpu")
-        model.eval()
-    test = config.test_dataloader.dataset
-    with tempfile.TemporaryDirectory() as folder:
-        places: list[tuple[str, dict]] = [(test.dataset.ann_file, {})]
-        if args.pans:
-            places = []
-            for speed in SPEEDS:
-                root = Path(folder) / str(speed)
-                write_pans(root, speed, args.pans)
-                data = dict(data_root=str(root), ann_file="annotations/pans.json")
-                places.append((f"pan {speed} px/frame", data))
-        for name, data in places:
-            test.dataset.update(data)
-            for variant, change in VARIANTS.items():
-                for kind, model in (("dense", dense), ("gated", gated)):
-                    if kind == "dense" and variant == "stabilised":
-                        continue
-                    found = measure(config, model, change, args.match, args.clips)
-                    yield {"data": name, "match": args.match, "window": variant, "net": kind} | {
-                        key: f"{value:.4f}" if isinstance(value, float) else value
-                        for key, value in found.items()
-                    }
+def joined(results: list[Result]) -> Result:
+    """Results over different clips as one."""
+    return Result(
+        [clip for r in results for clip in r.clip_ids],
+        [camera for r in results for camera in r.cameras],
+        Scores(
+            np.concatenate([r.scores.correct for r in results]),
+            np.concatenate([r.scores.valid for r in results]),
+        ),
+        [report for r in results for report in r.reports],
+    )
+
+
+def rows(data: str, found: dict[Key, Result]) -> Iterator[dict[str, Any]]:
+    """A row for each key.
+
+    Differences of PCK are to the dense network on per-frame crops, mmpose's own way, with the 95%
+    interval of a paired bootstrap over clips. ``less than per frame`` and ``less than hysteresis``
+    are MACs of those windows, with the same gates, over the row's. ``dearest clip`` is the highest
+    ratio of a clip's MACs to those that it takes with plain hysteresis.
+    """
+    base = found["per frame", None]
+    weights = resamples(len(base.clip_ids))
+    for (window, eps), result in found.items():
+        row: dict[str, Any] = dict(data=data, window=window, eps="dense" if eps is None else eps)
+        row |= dict(clips=len(result.clip_ids), frames=int(result.frames.sum()) + len(weights[0]))
+        for name, n in PCK.items():
+            gain = result.scores.pck(n, weights) - base.scores.pck(n, weights)
+            low, high = interval(gain)
+            row[name] = result.scores.pck(n)[0]
+            row[f"{name} difference"] = row[name] - base.scores.pck(n)[0]
+            row[f"{name} low"], row[f"{name} high"] = low, high
+        row["GMACs"] = result.report.gmacs
+        plain = found["hysteresis", eps]
+        row["less than per frame"] = found["per frame", eps].report.gmacs / result.report.gmacs
+        row["less than hysteresis"] = plain.report.gmacs / result.report.gmacs
+        row["dearest clip"] = float(np.max(result.spent / plain.spent))
+        yield {key: f"{x:.4f}" if isinstance(x, float) else str(x) for key, x in row.items()}
+
+
+def measure(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """All rows of a run."""
+    config = Config.fromfile(args.config)
+    config.merge_from_dict(args.cfg_options)
+    model, dataset = config.model.to_dict(), config.test_dataloader.dataset.to_dict()
+    eps = args.eps or [model["backbone"]["gate"]["eps"]]
+    if not args.pans:
+        found = run(model, args.checkpoint, dataset, eps, args.clips, args.cache)
+        for subset in ("all", "still", "moving"):
+            part = {key: result.subset(subset) for key, result in found.items()}
+            if part["per frame", None].clip_ids:
+                yield from rows(subset, part)
+        return
+    every = []
+    for speed in SPEEDS:
+        root = folder / str(speed)
+        write_pans(root, speed, args.pans)
+        inner = {**dataset["dataset"], "data_root": str(root), "ann_file": "annotations/pans.json"}
+        place = {**dataset, "dataset": inner}
+        every.append(run(model, args.checkpoint, place, eps, None, args.cache))
+        yield from rows(f"{speed} px", every[-1])
+    yield from rows("all", {key: joined([found[key] for found in every]) for key in every[0]})
+
+
+COLUMNS = {
+    "data": "data",
+    "window": "window",
+    "eps": "ε",
+    "PCK@0.2": "PCK@0.2",
+    "PCK@0.2 difference": "difference",
+    "PCK@0.1": "PCK@0.1",
+    "PCK@0.1 difference": "difference",
+    "GMACs": "GMACs",
+    "less than per frame": "less than per frame",
+    "less than hysteresis": "less than hysteresis",
+    "dearest clip": "dearest clip",
+}
+
+
+def cell(row: dict[str, str], key: str) -> str:
+    if key in PCK:
+        return f"{100 * float(row[key]):.1f}"
+    if key.endswith("difference"):
+        name = key.split()[0]
+        value, low, high = (100 * float(row[f"{name} {end}"]) for end in _ENDS)
+        return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    if key.startswith("less") or key == "dearest clip":
+        return "" if row["eps"] == "dense" else f"{float(row[key]):.2f}x"
+    return row[key]
+
+
+_ENDS = ("difference", "low", "high")
+
+
+def write_tables(table: list[dict[str, str]], path: Path) -> None:
+    """Puts each run's table, and its command, between its two comments in a page."""
+    page = path.read_text(encoding="utf-8")
+    for name in dict.fromkeys(row["run"] for row in table):
+        mine = [row for row in table if row["run"] == name]
+        lines = [f"    {mine[0]['command']}", ""]
+        lines.append("| " + " | ".join(COLUMNS.values()) + " |")
+        lines.append("|---|---|" + "--:|" * (len(COLUMNS) - 2))
+        lines += ["| " + " | ".join(cell(row, key) for key in COLUMNS) + " |" for row in mine]
+        begin, end = (f"<!-- {name}:{edge} -->" for edge in ("begin", "end"))
+        before, found, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise SystemExit(f"{path} has no {begin} ... {end} for the table")
+        page = before + begin + "\n" + "\n".join(lines) + "\n" + end + after
+    path.write_text(page, encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("name", help="of the run, in the results")
     parser.add_argument("config")
     parser.add_argument("checkpoint")
     parser.add_argument("--pans", type=int, default=0, help="rendered clips for each speed")
-    parser.add_argument("--match", default="", help="clips whose id matches this expression")
-    parser.add_argument("--clips", type=int, default=10**6, help="at most so many clips")
+    parser.add_argument("--eps", type=float, nargs="+", help="thresholds (default: the config's)")
+    parser.add_argument("--clips", type=int, help="at most so many clips, at even distances")
+    parser.add_argument("--cache", type=Path, help="folder from which an interrupted run goes on")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--tables", action="store_true", help="write the tables anew, run nothing")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={})
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    init_default_scope("mmpose")
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options)
-    args.out.parent.mkdir(exist_ok=True, parents=True)
-    for row in rows(args, config):
-        row = {"config": args.config, **row}
-        print(row, flush=True)
-        new = not args.out.exists()
-        with args.out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+    path = args.out / "crop_windows.csv"
+    table = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    if not args.tables:
+        words = ["benchmarks/crop_windows.py", *sys.argv[1:]]
+        if "--cache" in words:  # says nothing about the figures
+            at = words.index("--cache")
+            del words[at : at + 2]
+        command = "python " + shlex.join(words)
+        with tempfile.TemporaryDirectory() as folder:  # of the rendered clips
+            new = [
+                dict(run=args.name, command=command, version=skippose.__version__, **row)
+                for row in measure(args, Path(folder))
+            ]
+        table = [row for row in table if row["run"] != args.name] + new
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+    write_tables(table, path.with_suffix(".md"))
 
 
 if __name__ == "__main__":
