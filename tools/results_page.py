@@ -1,0 +1,134 @@
+#!/usr/bin/env python
+"""Writes the tables of a page from the files that tools/compare.py wrote.
+
+    python tools/results_page.py results/README.md configs/small/README.md
+    python tools/results_page.py --check results/README.md
+
+A page holds two comments for every table; what stands between them is written anew:
+
+    <!-- rows NAME [PERTURB ...] -->      results/NAME.csv, a line for each row
+    <!-- budgets NAME -->                 results/NAME_budgets.csv, two curves at equal budgets
+    <!-- end -->
+
+PERTURB (none, shake:3, ...) chooses among a file's disturbances; all by default. `--check` changes
+nothing and fails where a page is not what the files give. A file that is not there yet leaves its
+table as it is.
+"""
+
+import argparse
+import csv
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from _comparison_tables import cells
+
+RESULTS = Path(__file__).parents[1] / "results"
+BLOCK = re.compile(r"(<!-- (rows|budgets) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+ACCURACY = ("PCK@0.2", "PCK@0.1", "loss@0.2", "loss@0.1")
+
+
+def number(text: str) -> Any:
+    """A field of a CSV file: a number where it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: number(text) for key, text in line.items()} for line in csv.DictReader(file)]
+
+
+def markdown(lines: list[dict[str, str]]) -> str:
+    """A table: the first column to the left, all others to the right."""
+    heads = list(dict.fromkeys(key for line in lines for key in line))
+    body = [[line.get(head, "") for head in heads] for line in lines]
+    rows = [heads, ["---", *["--:"] * (len(heads) - 1)], *body]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def rows_table(records: list[dict[str, Any]], disturbed: list[str]) -> str:
+    """Accuracy and cost of every row over all clips, and in short by camera."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for record in records:
+        if not disturbed or record["perturb"] in disturbed:
+            key = (record["perturb"], record["row"])
+            found.setdefault(key, {})[record["clips"]] = record
+    if not found:
+        raise SystemExit(f"no rows under {disturbed}")
+    several = len({perturb for perturb, _ in found}) > 1
+    lines = []
+    for (perturb, name), parts in found.items():
+        whole = cells(parts["all"])
+        line = {"row": f"{name}, {perturb}" if several and perturb != "none" else name}
+        line |= {key: whole[key] for key in (*ACCURACY, "GMACs", "reduction")}
+        for camera in ("still", "moving"):
+            if camera in parts:
+                part = cells(parts[camera])
+                losses = [part[key].partition(" ")[0] for key in ("loss@0.2", "loss@0.1")]
+                line[f"{camera}: losses"] = " / ".join(losses)
+                line[f"{camera}: reduction"] = part["reduction"]
+        lines.append(line)
+    return markdown(lines)
+
+
+def budgets_table(records: list[dict[str, Any]]) -> str:
+    """Two curves where they cost the same."""
+    lines = []
+    for record in records:
+        line = {"clips": record["clips"], "GMACs": f"{record['GMACs']:.4f}"}
+        for metric in ("PCK@0.2", "PCK@0.1"):
+            first, second, difference, low, high = (
+                100 * record[f"{metric} {key}"]
+                for key in ("first", "second", "first - second", "low", "high")
+            )
+            line |= {
+                f"{metric}: first": f"{first:.2f}",
+                f"{metric}: second": f"{second:.2f}",
+                f"{metric}: difference": f"{difference:+.2f} [{low:.1f}, {high:.1f}]",
+            }
+        lines.append(line)
+    return markdown(lines)
+
+
+def renewed(page: str) -> str:
+    """A page with its tables written anew."""
+
+    def table(match: re.Match[str]) -> str:
+        head, kind, name, options, body, end = match.groups()
+        path = RESULTS / (f"{name}.csv" if kind == "rows" else f"{name}_budgets.csv")
+        if path.is_file():
+            records = read(path)
+            if kind == "rows":
+                body = rows_table(records, options.split())
+            else:
+                body = budgets_table(records)
+        return f"{head}{body}{end}"
+
+    return BLOCK.sub(table, page)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("pages", nargs="+", type=Path, help="Markdown files")
+    options.add_argument("--check", action="store_true", help="fail where a page is out of date")
+    args = options.parse_args(arguments)
+    stale = []
+    for path in args.pages:
+        page = path.read_text(encoding="utf-8")
+        text = renewed(page)
+        if text != page:
+            stale.append(str(path))
+            if not args.check:
+                path.write_text(text, encoding="utf-8")
+    if args.check and stale:
+        sys.exit(f"not what results/*.csv give: {', '.join(stale)}; run this without --check")
+
+
+if __name__ == "__main__":
+    main()
