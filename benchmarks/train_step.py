@@ -29,7 +29,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -319,7 +319,7 @@ def show(figures: list[dict]) -> None:
     Console(width=120).print(table)
 
 
-def save(figures: list[dict], path: Path) -> None:
+def save(figures: list[dict], path: Path, fields: Sequence[str] = CSV_FIELDS) -> None:
     """Appends rows; the header is written once.
 
     Raises:
@@ -330,10 +330,10 @@ def save(figures: list[dict], path: Path) -> None:
     if not new:
         with path.open(newline="") as file:
             header = next(csv.reader(file))
-        if header != CSV_FIELDS:
-            raise ValueError(f"{path} has the columns {header}, expected {CSV_FIELDS}")
+        if header != list(fields):
+            raise ValueError(f"{path} has the columns {header}, expected {list(fields)}")
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerows(figures)
