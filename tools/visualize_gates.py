@@ -6,8 +6,9 @@
 
 For each clip a folder with the predicted poses, where the MACs went, densities of all layers over
 time, MACs over time with cuts marked, mean densities in the network's order, the masks of chosen
-layers, and an animation of it all. --clip takes ids as --list prints them, parts of ids, or glob
-patterns; the first test clip by default.
+layers, an overview of poses, MACs and the first of these layers, and an animation of it all.
+--clip takes ids as --list prints them, parts of ids, or glob patterns; the first test clip by
+default.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
@@ -27,7 +29,7 @@ from skippose.evaluation.clip_bank import build_dataset
 from skippose.evaluation.comparison import build_network
 from skippose.video import VideoSink
 from skippose.visualization.clip_gates import run_clip
-from skippose.visualization.layer_tags import choose_layers
+from skippose.visualization.layer_tags import choose_layers, layer_tag
 
 LAYERS = ["backbone.conv1", "backbone.stage[234].0.branches.0.0.conv1", "head.final_layer"]
 
@@ -101,11 +103,12 @@ def draw(network: Any, item: dict[str, Any], links: Any, args: argparse.Namespac
             f"{list(clip.records)[:3]}"
         )
     folder = args.out / re.sub(r"[^\w.#-]+", "_", samples[0].clip_id)
-    frames = clip.even_frames(args.strip)
-    for name, picture in clip.pictures(layers, frames, links):
-        path = folder / f"{name.replace('/', '.')}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), picture[..., ::-1])
+    pictures = dict(clip.pictures(layers, clip.even_frames(args.strip), links))
+    strips = [pictures[name] for name in ("pose", "cost", layer_tag(layers[0])) if name in pictures]
+    pictures["overview"] = np.vstack(strips)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures.items():
+        cv2.imwrite(str(folder / f"{name.replace('/', '.')}.png"), picture[..., ::-1])
     with VideoSink(folder / ("gates.gif" if args.gif else "gates.mp4"), args.fps) as sink:
         for picture in clip.animation(layers, links):
             sink.write(picture[..., ::-1])

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("mmpose")
@@ -39,10 +40,13 @@ def test_pictures_and_an_animation(
     assert folder.name == ids[1].replace("/", "_")
     assert {path.name for path in folder.iterdir()} == {
         "pose.png", "cost.png", "layers_over_time.png", "macs_over_time.png", "density.png",
-        "stem.conv1.png", "stem.conv2.png", "head.final_layer.png", "gates.mp4",
+        "stem.conv1.png", "stem.conv2.png", "head.final_layer.png", "overview.png", "gates.mp4",
     }  # fmt: skip
     strip = cv2.imread(str(folder / "cost.png"))
     assert strip.shape == (128 + 40, 3 * 128, 3) and strip.std() > 10
+    names = ("pose", "cost", "stem.conv1")
+    strips = [cv2.imread(str(folder / f"{name}.png")) for name in names]
+    np.testing.assert_array_equal(cv2.imread(str(folder / "overview.png")), np.vstack(strips))
     with VideoSource(folder / "gates.mp4") as video:
         assert len(list(video)) == 7
         assert video.size[0] == 5 * 256, "pose, cost and three layers, enlarged"
