@@ -26,6 +26,7 @@ What has been measured is kept in --cache: an interrupted run is simply started 
 """
 
 import argparse
+import csv
 import hashlib
 import json
 import logging
@@ -98,6 +99,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         "--per-layer", dest="methods", action="store_const", const=["gradient"], help="the default"
     )
     which.add_argument("--methods", nargs="+", choices=METHODS, help="several, to compare")
+    options.add_argument("--table", type=Path, help="file for what each method gave (.csv)")
     options.add_argument(
         "--magnitudes",
         choices=("stream", "calibrated"),
@@ -344,27 +346,37 @@ def main(arguments: list[str] | None = None) -> None:
     with Progress(*columns, console=CONSOLE) as progress:
         calibration = Calibration(args, progress)
         for method in args.methods:
-            before = time.perf_counter()
+            before = time.process_time()
             try:
                 thresholds = calibration.solve(method)
             except Unreachable as error:
                 raise SystemExit(f"{method}: {error}") from error
-            seconds = time.perf_counter() - before
+            seconds = time.process_time() - before
             gmacs, error = calibration.run(thresholds)
             loss = calibration.loss(thresholds) if args.max_loss is not None else None
             outcomes.append((method, thresholds, gmacs, error, loss, seconds))
-    table = Table("method", "GMACs", "reduction", "heat map error", "loss", "seconds")
     dense = sum_of_dense(calibration)
-    for method, _, gmacs, error, loss, seconds in outcomes:
-        table.add_row(
-            method,
-            f"{gmacs:.4f}",
-            f"{dense / gmacs:.2f}x",
-            f"{error:.2%}",
-            "-" if loss is None else f"{loss:.2f}%",
-            f"{seconds:.0f}",
-        )
+    lines = [
+        {
+            "method": method,
+            "GMACs": f"{gmacs:.4f}",
+            "reduction": f"{dense / gmacs:.2f}x",
+            "heat map error": f"{error:.2%}",
+            "loss": "-" if loss is None else f"{loss:.2f}%",
+            "CPU seconds": f"{seconds:.0f}",
+        }
+        for method, _, gmacs, error, loss, seconds in outcomes
+    ]
+    table = Table(*lines[0])
+    for line in lines:
+        table.add_row(*line.values())
     CONSOLE.print(table)
+    if args.table is not None:
+        args.table.parent.mkdir(parents=True, exist_ok=True)
+        with args.table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(lines[0]))
+            writer.writeheader()
+            writer.writerows(lines)
     if calibration.store.reused:
         CONSOLE.print(f"{calibration.store.reused} results were in {calibration.store.path}")
     method, thresholds, gmacs, error, loss, _ = min(
