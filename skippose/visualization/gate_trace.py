@@ -146,14 +146,14 @@ class LogitWatch:
                 self._found[name] = []
                 gate.decide = self._between(name, gate)
 
-    def _between(self, name: str, gate: GumbelGate) -> Callable[[Tensor, Tensor | None], Tensor]:
+    def _between(self, name: str, gate: GumbelGate) -> Callable[..., Tensor]:
         decide = gate.decide
 
-        def watched(score: Tensor, scale: Tensor | None) -> Tensor:
+        def watched(score: Tensor, *others: Tensor | None) -> Tensor:
             flat = score.detach().flatten()
             some = flat[:: max(1, flat.numel() // self._limit)]
             self._found[name].append(some.float() + gate.bias.detach().float())
-            return decide(score, scale)
+            return decide(score, *others)
 
         return watched
 

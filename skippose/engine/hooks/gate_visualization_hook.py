@@ -26,8 +26,8 @@ from skippose.visualization.layer_tags import choose_layers, part_of, scalar_tag
 class GateVisualizationHook(Hook):
     """Shows what a gated network computes, through the runner's vis backends.
 
-    In training, every ``interval`` iterations, where a gate can be closed (Gumbel gates, norm gates
-    with ``train_gates=True``):
+    In training, in the first iteration and every ``interval``, where a gate can be closed (Gumbel
+    gates, norm gates with ``train_gates=True``):
 
     - ``gates/density`` (mean over layers), ``gates/density_of/<part>``, ``gates/gmacs`` (expected
       GMACs per frame, gates included), ``gates/share`` of the dense network's, ``gates/loss``;
@@ -99,7 +99,10 @@ class GateVisualizationHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Begins to watch an iteration that is due."""
         self._stop()
-        due = self.interval and self.every_n_inner_iters(batch_idx, self.interval)
+        # From the first iteration on: gates that collapse do so early.
+        due = self.interval and (
+            runner.iter == 0 or self.every_n_inner_iters(batch_idx, self.interval)
+        )
         if not (self.enable and due and is_main_process()):
             return
         model = _unwrapped(runner.model)
@@ -126,7 +129,7 @@ class GateVisualizationHook(Hook):
             return
         scalars = self._scalars(run, _unwrapped(runner.model))
         if outputs is not None and "loss_gate" in outputs:
-            scalars["gates/loss"] = float(outputs["loss_gate"])
+            scalars["gates/loss"] = float(outputs["loss_gate"].detach())
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
         for backend in runner.visualizer._vis_backends.values():
             add_histogram = getattr(backend.experiment, "add_histogram", None)
