@@ -8,6 +8,7 @@ A page holds two comments for every table; what stands between them is written a
 
     <!-- rows NAME [PERTURB ...] -->      results/NAME.csv, a line for each row
     <!-- budgets NAME -->                 results/NAME_budgets.csv, two curves at equal budgets
+    <!-- table NAME -->                   results/NAME.csv as it is
     <!-- end -->
 
 PERTURB (none, shake:3, ...) chooses among a file's disturbances; all by default. `--check` changes
@@ -25,7 +26,7 @@ from typing import Any
 from _comparison_tables import cells
 
 RESULTS = Path(__file__).parents[1] / "results"
-BLOCK = re.compile(r"(<!-- (rows|budgets) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (rows|budgets|table) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 ACCURACY = ("PCK@0.2", "PCK@0.1", "loss@0.2", "loss@0.1")
 
 
@@ -99,13 +100,15 @@ def renewed(page: str) -> str:
 
     def table(match: re.Match[str]) -> str:
         head, kind, name, options, body, end = match.groups()
-        path = RESULTS / (f"{name}.csv" if kind == "rows" else f"{name}_budgets.csv")
+        path = RESULTS / (f"{name}_budgets.csv" if kind == "budgets" else f"{name}.csv")
         if path.is_file():
-            records = read(path)
             if kind == "rows":
-                body = rows_table(records, options.split())
+                body = rows_table(read(path), options.split())
+            elif kind == "budgets":
+                body = budgets_table(read(path))
             else:
-                body = budgets_table(records)
+                with path.open(newline="", encoding="utf-8") as file:
+                    body = markdown(list(csv.DictReader(file)))
         return f"{head}{body}{end}"
 
     return BLOCK.sub(table, page)

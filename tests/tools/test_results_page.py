@@ -103,6 +103,13 @@ def test_budgets(tool, page, tmp_path):
     assert "| 80.00 | 79.00 | +1.00 [-0.2, 2.0] |" in page.read_text()
 
 
+def test_a_file_as_it_is(tool, page, tmp_path):
+    write(tmp_path / "methods.csv", [{"method": "global", "GMACs": "0.0400"}])
+    page.write_text("<!-- table methods -->\n<!-- end -->\n")
+    tool.main([str(page)])
+    assert "| method | GMACs |\n| --- | --: |\n| global | 0.0400 |\n" in page.read_text()
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.parent.name)
 def test_pages_of_the_repository_are_what_the_files_give(tool, path):
     tool.main(["--check", str(path)])
