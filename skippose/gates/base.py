@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from skippose.ops.geometry import Convolution
+from skippose.ops.geometry import Convolution, autocasts
 from skippose.ops.masks import block_for_map
 
 Source = Literal["residual", "frame"]
@@ -108,6 +109,7 @@ class Gate(nn.Module):
         return ", ".join(f"{k}={v!r}" for k, v in self.settings().items() if k != "type")
 
 
-def no_autocast(x: Tensor) -> torch.autocast:
+def no_autocast(x: Tensor) -> AbstractContextManager[None]:
     """Gates compute in float32 whatever the network's precision."""
-    return torch.autocast(x.device.type, enabled=False)
+    # Nothing where nothing is to be turned off: an exported program would keep it as an operation.
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()

@@ -145,6 +145,10 @@ def _added_to_conv(producer: Op, op: Op, values: Sequence[Value]) -> Op | None:
     if op.inputs[0] == op.inputs[1]:
         return None
     other = op.inputs[1 - op.inputs.index(producer.output)]
+    if other > producer.output:
+        # It would have to wait for what the network computes after it; the first gated layer, which
+        # decides about cuts, must not.
+        return None
     return replace(producer, inputs=(*producer.inputs, other), output=op.output)
 
 

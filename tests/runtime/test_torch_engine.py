@@ -1,0 +1,151 @@
+"""The portable engine equals the step form: layer by layer, and free-running."""
+
+import pytest
+import torch
+
+import skippose
+from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
+from skippose.ops.schedule import Schedule
+
+torch.set_num_threads(1)
+
+GATES = {
+    "input": lambda b: InputNormGate(0.3, block=b),
+    "rms": lambda b: InputNormGate(0.4, p=2, block=b),
+    "output": lambda b: OutputNormGate(0.6, block=b),
+    "exact": lambda b: ExactNormGate(0.4, block=b),
+    "gumbel": lambda b: GumbelGate(init_open=-0.1, block=b),
+    "frame": lambda b: GumbelGate(init_open=-0.2, block=b, source="frame"),
+}
+POLICIES = ["hold", "previous"]
+SIZES = [(256, 256), (256, 192), (384, 288), (255, 191)]
+
+
+def run(follow, net, video, schedule=None, margin=1e-9, tolerance=1e-9):
+    """All frames, checked; returns the check and the mean density of the layers."""
+    check = follow(net, video[0], schedule or Schedule(), margin, tolerance)
+    for frame in video:
+        check.step(frame)
+    report = check.engine.report()
+    densities = list(report.densities.values())
+    return check, sum(densities) / len(densities)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("gate", GATES)
+def test_layer_by_layer_a_small_hrnet(
+    gate, reference, slots, follow, make_hrnet, make_moving_video
+):
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, GATES[gate](4), reference=reference).double().eval()
+    video = make_moving_video(4, slots, (63, 95)).double()
+    check, density = run(follow, net, video)
+    assert 0.05 < density < 0.8, f"live gates: {density}"
+    assert check.masks_near <= 1e-3 * check.masks_seen
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("gate", ["input", "gumbel"])
+def test_layer_by_layer_with_cuts_and_refreshes(
+    gate, reference, follow, make_hrnet, make_moving_video
+):
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, GATES[gate](4), reference=reference).double().eval()
+    video = make_moving_video(6, 3, (64, 64)).double()
+    video[3:, 1] = -video[3:, 1]  # a cut in one slot
+    check, _ = run(follow, net, video, Schedule(refresh_every=4, cut=0.9))
+    assert check.engine._age.tolist() == [6, 3, 6]
+
+
+def test_free_running_it_is_the_step_form(make_hrnet, make_moving_video):
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.3, block=4)).double().eval()
+    video = make_moving_video(5, 2, (64, 96)).double()
+    streams = [skippose.Stream(net, backend=name) for name in ("torch", "eager")]
+    for frame in video:
+        torch.testing.assert_close(streams[0](frame), streams[1](frame))
+    assert streams[0].report().densities == pytest.approx(streams[1].report().densities)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gate", ["input", "exact", "gumbel"])
+def test_a_still_video_costs_nothing(gate, dtype, make_hrnet, make_moving_video):
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, GATES[gate](4)).to(dtype).eval()
+    frame = make_moving_video(1, 2, (64, 64))[0].to(dtype)
+    stream = skippose.Stream(net, backend="torch")
+    first = stream(frame)
+    for _ in range(3):
+        assert torch.equal(stream(frame), first)
+    report = stream.report()
+    assert report.gmacs == 0
+    assert report.frames == 6
+
+
+def test_all_open_is_dense(make_hrnet, make_moving_video):
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    gated = skippose.convert(net, InputNormGate(0.0, scale="absolute", block=4)).double().eval()
+    stream = skippose.Stream(gated, backend="torch")
+    with torch.no_grad():
+        for t in range(4):
+            frame = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+            torch.testing.assert_close(stream(frame), gated(frame), msg=f"frame {t}")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_fixed_masks(share, make_hrnet, make_moving_video):
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.1, block=8)).double().eval()
+    video = make_moving_video(4, 1, (256, 256)).double()
+    stream = skippose.Stream(net, backend="torch")
+    first = stream(video[0])
+    cells = torch.zeros(64, dtype=torch.bool)
+    cells[: int(64 * share)] = True
+    stream._engine.fix_masks(cells.view(8, 8))
+    for frame in video[1:]:
+        output = stream(frame)
+    assert set(stream.report().densities.values()) == {share}
+    if share == 0:
+        assert torch.equal(output, first)
+    if share == 1:
+        with torch.no_grad():
+            torch.testing.assert_close(output, net(video[-1]))
+    stream._engine.fix_masks(None)
+    stream(-video[0] if share == 0 else video[-1])  # the gates decide again
+    assert set(stream.report().densities.values()) != {share}
+
+
+# -- HRNet on real video --------------------------------------------------------------------------
+
+
+def check_hrnet(width, size, gate, reference, slots, follow, make_hrnet, make_real_video, frames=4):
+    video = make_real_video(frames, slots, size)
+    net = skippose.convert(make_hrnet(width), GATES[gate](4), reference=reference).eval()
+    # Tolerance: float32 sums of up to 2304 products in another order.
+    check, density = run(follow, net, video, margin=1e-5, tolerance=5e-5)
+    assert 0.02 < density < 0.8, f"live gates: {density}"
+    assert check.masks_near <= 0.01 * check.masks_seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [18, 32])
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_hrnet_on_video_at_all_sizes(
+    size, reference, slots, width, follow, make_hrnet, make_real_video
+):
+    check_hrnet(width, size, "input", reference, slots, follow, make_hrnet, make_real_video)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [18, 32])
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("gate", [g for g in GATES if g != "input"])
+def test_hrnet_on_video_with_all_gates(
+    gate, reference, slots, width, follow, make_hrnet, make_real_video
+):
+    size = (255, 191)
+    check_hrnet(width, size, gate, reference, slots, follow, make_hrnet, make_real_video)
