@@ -7,6 +7,7 @@
 A page holds two comments for every table; what stands between them is written anew:
 
     <!-- rows NAME [PERTURB ...] -->      results/NAME.csv, a line for each row
+    <!-- late NAME [PERTURB ...] -->      the same over the last quarter of each clip's frames
     <!-- budgets NAME -->                 results/NAME_budgets.csv, two curves at equal budgets
     <!-- table NAME -->                   results/NAME.csv as it is
     <!-- end -->
@@ -23,10 +24,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from _comparison_tables import cells
+from _comparison_tables import cells, percent
 
 RESULTS = Path(__file__).parents[1] / "results"
-BLOCK = re.compile(r"(<!-- (rows|budgets|table) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- (rows|late|budgets|table) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
+)
 ACCURACY = ("PCK@0.2", "PCK@0.1", "loss@0.2", "loss@0.1")
 
 
@@ -49,6 +52,26 @@ def markdown(lines: list[dict[str, str]]) -> str:
     body = [[line.get(head, "") for head in heads] for line in lines]
     rows = [heads, ["---", *["--:"] * (len(heads) - 1)], *body]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def late_table(records: list[dict[str, Any]], disturbed: list[str]) -> str:
+    """Accuracy over whole clips and over their last quarter, where drift would show."""
+    chosen = [r for r in records if r["clips"] == "all"]
+    chosen = [r for r in chosen if not disturbed or r["perturb"] in disturbed]
+    if not chosen:
+        raise SystemExit(f"no rows under {disturbed}")
+    several = len({r["perturb"] for r in chosen}) > 1
+    lines = []
+    for found in chosen:
+        named = several and found["perturb"] != "none"
+        line = {"row": f"{found['row']}, {found['perturb']}" if named else found["row"]}
+        for metric in ("PCK@0.2", "PCK@0.1"):
+            line[metric] = percent(found, metric)
+            line[f"{metric}, late"] = percent(found, f"late {metric}")
+            line[f"loss{metric[3:]}"] = percent(found, f"{metric} loss")
+            line[f"loss{metric[3:]}, late"] = percent(found, f"late {metric} loss")
+        lines.append(line)
+    return markdown(lines)
 
 
 def rows_table(records: list[dict[str, Any]], disturbed: list[str]) -> str:
@@ -104,6 +127,8 @@ def renewed(page: str) -> str:
         if path.is_file():
             if kind == "rows":
                 body = rows_table(read(path), options.split())
+            elif kind == "late":
+                body = late_table(read(path), options.split())
             elif kind == "budgets":
                 body = budgets_table(read(path))
             else:

@@ -26,7 +26,7 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def line(row: str, clips: str, perturb: str = "none", **figures: float) -> dict:
     found = {"row": row, "perturb": perturb, "clips": clips}
     for metric in ("PCK@0.2", "PCK@0.1"):
-        for name in (metric, f"{metric} loss"):
+        for name in (metric, f"{metric} loss", f"late {metric}", f"late {metric} loss"):
             value = figures.get(name, 0.5)
             found |= {name: value, f"{name} low": value - 0.01, f"{name} high": value + 0.01}
     found |= {"GMACs": 0.05, "first GMACs": 0.2, "gate GMACs": 0.0, "reduction": 4.0}
@@ -83,6 +83,15 @@ def test_disturbances_are_named_where_there_are_several(tool, page):
     page.write_text("<!-- rows curve -->\n<!-- end -->\n")
     tool.main([str(page)])
     assert "| hold/0.2, shake:3 |" in page.read_text()
+
+
+def test_accuracy_at_the_ends_of_clips(tool, page):
+    page.write_text("<!-- late curve none -->\n<!-- end -->\n")
+    tool.main([str(page)])
+    lines = page.read_text().splitlines()
+    assert lines[1].startswith("| row | PCK@0.2 | PCK@0.2, late | loss@0.2 | loss@0.2, late |")
+    assert [text.split(" | ")[0] for text in lines[3:-1]] == ["| hold/0.2", "| frozen"]
+    assert "| 81.23 | 50.00 |" in lines[3]
 
 
 def test_no_row_is_an_error(tool, page):
