@@ -3,6 +3,15 @@
 from skippose.models.backbones import SkipHRNet
 from skippose.models.data_preprocessors import ClipPoseDataPreprocessor
 from skippose.models.losses import GateLoss
-from skippose.models.pose_estimators import SkipTopdownPoseEstimator
+from skippose.models.pose_estimators import (
+    LowRankTopdownPoseEstimator,
+    SkipTopdownPoseEstimator,
+)
 
-__all__ = ["ClipPoseDataPreprocessor", "GateLoss", "SkipHRNet", "SkipTopdownPoseEstimator"]
+__all__ = [
+    "ClipPoseDataPreprocessor",
+    "GateLoss",
+    "LowRankTopdownPoseEstimator",
+    "SkipHRNet",
+    "SkipTopdownPoseEstimator",
+]
