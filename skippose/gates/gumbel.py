@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from skippose.gates.base import BlockMode, Gate, Source, no_autocast
 from skippose.ops.geometry import Convolution, accumulation_dtype
+from skippose.ops.one_channel import convolve_to_one
 
 
 class GumbelGate(Gate):
@@ -25,12 +26,15 @@ class GumbelGate(Gate):
         block_mode: see :class:`Gate`.
         source: see :class:`Gate`.
         temperature: of the sigmoid that gives the gradient; 2/3 as in the paper.
+        noise: how much of the logistic noise is added in training; 1 as in the paper, 0 decides as
+            in evaluation.
         init_open: the initial c, a logit; positive so that training begins with open gates.
         rectify: feed ``|d|`` instead of d, as the authors' code does. Only with reference
             ``previous``: under ``hold`` a gate's memory is φ*x, from which ``|d|`` cannot be had.
 
     Raises:
-        ValueError: for a temperature that is not positive, or a c that is not finite.
+        ValueError: for a temperature that is not positive, a c that is not finite or a negative
+            noise.
     """
 
     sees = "linear"
@@ -45,13 +49,17 @@ class GumbelGate(Gate):
         temperature: float = 2 / 3,
         init_open: float = 3.0,
         rectify: bool = False,
+        noise: float = 1.0,
     ) -> None:
         super().__init__(block, block_mode, source)
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature!r}")
         if not math.isfinite(init_open):
             raise ValueError(f"init_open must be a finite logit, got {init_open!r}")
+        if not (math.isfinite(noise) and noise >= 0):
+            raise ValueError(f"noise must be at least 0, got {noise!r}")
         self.temperature = float(temperature)
+        self.noise = float(noise)
         self.init_open = float(init_open)
         self.rectify = rectify
 
@@ -79,18 +87,23 @@ class GumbelGate(Gate):
         with no_autocast(change):
             change = change.to(accumulation_dtype(change.dtype))
             change = change.abs() if self.rectify else change
-            geometry = conv.geometry.ungrouped()
-            return geometry.convolve(change, self.weight.to(change.dtype))
+            return convolve_to_one(change, self.weight.to(change.dtype), conv.geometry)
 
-    def decide(self, score: Tensor, scale: Tensor | None) -> Tensor:
-        logit = score + self.bias.to(score.dtype)
+    def decide(self, score: Tensor, scale: Tensor | None, offsets: Tensor | None = None) -> Tensor:
+        logit = score + (self.offsets(score) if offsets is None else offsets)
         if not self.training:
             return logit > 0
-        u = torch.rand_like(logit).clamp_min(torch.finfo(logit.dtype).tiny)
-        logit = logit + torch.log(u) - torch.log1p(-u)
         soft = torch.sigmoid(logit / self.temperature)
         # hard + (soft - soft) in this order: exactly 0 or 1 in value.
         return (logit > 0).to(soft.dtype) + (soft - soft.detach())
+
+    def offsets(self, like: Tensor) -> Tensor:
+        """c, and in training the noise: the shape and dtype of ``like``."""
+        bias = self.bias.to(like.dtype)
+        if not self.training:
+            return bias.expand(like.shape)
+        u = torch.rand_like(like).clamp_min_(torch.finfo(like.dtype).tiny)
+        return bias + self.noise * (torch.log(u) - torch.log1p(-u))
 
     def macs_per_output(self, conv: nn.Conv2d) -> int:
         return conv.in_channels * math.prod(conv.kernel_size)
@@ -101,4 +114,5 @@ class GumbelGate(Gate):
             "temperature": self.temperature,
             "init_open": self.init_open,
             "rectify": self.rectify,
+            "noise": self.noise,
         }

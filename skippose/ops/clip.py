@@ -16,6 +16,7 @@ from skippose.ops.contract import (
     stack_gates,
 )
 from skippose.ops.geometry import accumulation_dtype, autocasts
+from skippose.ops.linear import linear_gates
 from skippose.ops.masks import changed_outputs
 from skippose.ops.norms import pair_power
 from skippose.ops.scan import hold_scan, previous_scan, residual
@@ -49,22 +50,63 @@ def skip_conv_clip(
     changes = None
     if layer.reference == "hold":
         update = conv(x.flatten(0, 1)).unflatten(0, (batch, frames))
-        response = update.detach() if conv.bias is None else update.detach() - conv.start(x)
     else:
         # In float32: rounded differences of half-precision frames would not add up to the frame.
         before = None if state is None or state.x is None else state.x.to(exact)
         changes = residual(x.to(exact), dense, before)
         update = conv.update(changes.flatten(0, 1)).unflatten(0, (batch, frames))
-        response = update.detach()
 
     changed = None
     if layer.must_know_changed:
         changed = full | _changed(x, layer, size, state)
-    scores = _scores(x, changes, response, layer, size, state)
+    scores: _Scores | None = None
+    scale = linear = None
+    if gate.sees == "linear":
+        assert changed is not None
+        since_held = changes is None and gate.source == "residual"
+        seen = x if changes is None or gate.source == "frame" else changes
+        gates, linear = linear_gates(seen, layer, dense, changed, since_held, state)
+    else:
+        response = update.detach()
+        if changes is None and conv.bias is not None:
+            response = response - conv.start(x)
+        scores = _scores(x, changes, response, layer, size, state)
+        gates, scale = _frame_by_frame(x, response, layer, scores, dense, changed, state)
+    g = layer.expand(gates, size)
+
+    z_before = None if state is None else state.z
+    if changes is None:
+        z = exact_z = hold_scan(update, g, z_before)
+    else:
+        exact_z = previous_scan(update, g, dense, conv.bias, z_before)
+        z = exact_z.to(update.dtype if autocasts(x) else x.dtype)
+    after = None
+    if keep_state:
+        after = SkipState(z=exact_z[:, -1].clone(), scale=scale, linear=linear)
+        if changes is not None or layer.must_know_changed:
+            after.x = x[:, -1].clone()
+        if scores is not None:
+            scores.remember(after)
+    return SkipResult(z=z, gate=gates, changed=changed, dense=dense, state=after)
+
+
+def _frame_by_frame(
+    x: Tensor,
+    response: Tensor,
+    layer: GatedConvolution,
+    scores: _Scores,
+    dense: Tensor,
+    changed: Tensor | None,
+    state: SkipState | None,
+) -> tuple[Tensor, Tensor | None]:
+    """(B, T, 1, Hb, Wb) gates, and the scale after the last frame."""
+    gate, batch, size = layer.gate, x.shape[0], layer.out_size(x)
+    exact = accumulation_dtype(x.dtype)
+    full = dense.to(x.device)[:, :, None, None, None]
     scale = None if state is None else state.scale
     opened: list[Tensor] = []
     all_dense, any_dense = dense.all(0).tolist(), dense.any(0).tolist()
-    for t in range(frames):
+    for t in range(x.shape[1]):
         if all_dense[t]:
             g = layer.all_open(batch, size, x.device)
         else:
@@ -80,22 +122,7 @@ def skip_conv_clip(
                 scale = torch.where(full[:, t].flatten(), measured, kept_scale)
         scores.keep(t, g)
         opened.append(g)
-    gates = stack_gates(opened)
-    g = layer.expand(gates, size)
-
-    z_before = None if state is None else state.z
-    if changes is None:
-        z = kept = hold_scan(update, g, z_before)
-    else:
-        kept = previous_scan(update, g, dense, conv.bias, z_before)
-        z = kept.to(update.dtype if autocasts(x) else x.dtype)
-    after = None
-    if keep_state:
-        after = SkipState(z=kept[:, -1].clone(), scale=scale)
-        if changes is not None or layer.must_know_changed:
-            after.x = x[:, -1].clone()
-        scores.remember(after)
-    return SkipResult(z=z, gate=gates, changed=changed, dense=dense, state=after)
+    return stack_gates(opened), scale
 
 
 def _changed(
@@ -134,9 +161,7 @@ def _scores(
         return _KnownScores(response if sees == "output" else changes, layer)
     if sees == "input":
         return _InputSinceHeld(x, layer, size, state)
-    if sees == "output":
-        return _OutputSinceHeld(response + conv.start(x), layer, size, state)
-    return _LinearSinceHeld(x, layer, size, state)
+    return _OutputSinceHeld(response + conv.start(x), layer, size, state)
 
 
 class _Scores:
@@ -178,28 +203,6 @@ class _OutputSinceHeld(_Scores):
     def keep(self, t: int, gate: Tensor) -> None:
         g = self.layer.expand(gate, self.size) > 0.5
         self.z = torch.where(g, self.y[:, t], self.z)
-
-
-class _LinearSinceHeld(_Scores):
-    """``φ * d = φ * x_t - φ * x_τ``: one channel of memory."""
-
-    def __init__(
-        self, x: Tensor, layer: GatedConvolution, size: tuple[int, int], state: SkipState | None
-    ) -> None:
-        self.layer, self.size = layer, size
-        self.linear = layer.gate.score(x.flatten(0, 1), layer.conv).unflatten(0, x.shape[:2])
-        before = None if state is None else state.linear
-        self.held = self.linear[:, 0] if before is None else before
-
-    def at(self, t: int) -> Tensor:
-        return self.layer.pool(self.linear[:, t] - self.held)
-
-    def keep(self, t: int, gate: Tensor) -> None:
-        g = self.layer.expand(gate, self.size) > 0.5
-        self.held = torch.where(g, self.linear[:, t], self.held)
-
-    def remember(self, state: SkipState) -> None:
-        state.linear = self.held
 
 
 class _InputSinceHeld(_Scores):

@@ -63,6 +63,18 @@ class PairNormRule(GateRule, Protocol):
         ...
 
 
+class LinearRule(GateRule, Protocol):
+    """A gate whose score is linear in what it sees, ``sees='linear'``; many frames at once."""
+
+    def offsets(self, like: Tensor) -> Tensor:
+        """What is added to block scores: the same shape, drawn in the order of its elements."""
+        ...
+
+    def decide(self, score: Tensor, scale: Tensor | None, offsets: Tensor | None = None) -> Tensor:
+        """Opens where ``score + offsets > 0``; by default it draws them. Any shape."""
+        ...
+
+
 @dataclass(frozen=True)
 class GatedConvolution:
     """One layer's operation, state apart.
@@ -156,6 +168,20 @@ class SkipState:
     x: Tensor | None = None
     patches: Tensor | None = None
     linear: Tensor | None = None
+
+
+def kept(tensor: Tensor | None) -> Tensor:
+    """A field that a layer's state must have.
+
+    Raises:
+        ValueError: if it is None.
+    """
+    if tensor is None:
+        raise ValueError(
+            "the given state lacks a field that this gate and reference need; "
+            "it was made by a layer of another configuration"
+        )
+    return tensor
 
 
 def stack_gates(gates: Sequence[Tensor]) -> Tensor:

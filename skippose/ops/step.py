@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skippose.ops.contract import GatedConvolution, SkipResult, SkipState
+from skippose.ops.contract import GatedConvolution, SkipResult, SkipState, kept
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.ops.masks import changed_outputs
 
@@ -42,7 +42,7 @@ def skip_conv_step(
     else:
         # In float32: rounded differences of half-precision frames would not add up to the frame.
         now = x.to(exact)
-        change = torch.zeros_like(now) if state is None else now - _kept(state.x).to(exact)
+        change = torch.zeros_like(now) if state is None else now - kept(state.x).to(exact)
         update = conv.update(torch.where(full, now, change))
         response = update.to(exact)
 
@@ -54,7 +54,7 @@ def skip_conv_step(
     else:
         opened = gate.decide(_score(x, change, response, layer, size, state), state.scale)
         if layer.must_know_changed:
-            changed = changed_outputs(x, _kept(state.x), conv.geometry)
+            changed = changed_outputs(x, kept(state.x), conv.geometry)
             opened = layer.close_unchanged(opened, changed)
         if cut is not None:
             density = layer.expand(opened, size).float().mean((1, 2, 3))
@@ -74,21 +74,21 @@ def skip_conv_step(
         before = conv.start(x)
         if state is not None:
             before = torch.where(full, before, state.z)
-        kept = before + g * update.to(exact)
-        z = kept.to(update.dtype if autocasts(x) else x.dtype)
+        exact_z = before + g * update.to(exact)
+        z = exact_z.to(update.dtype if autocasts(x) else x.dtype)
     elif state is None:
-        z = kept = update
+        z = exact_z = update
     elif g.is_floating_point():
-        z = kept = g.to(update.dtype) * update + (1 - g).to(update.dtype) * state.z
+        z = exact_z = g.to(update.dtype) * update + (1 - g).to(update.dtype) * state.z
     else:
-        z = kept = torch.where(g, update, state.z)
+        z = exact_z = torch.where(g, update, state.z)
 
     scale = None if state is None else state.scale
     if bool(dense.any()):
         measured = gate.measure(x, response)
         if measured is not None:
             scale = measured if scale is None else torch.where(full.flatten(), measured, scale)
-    after = SkipState(z=kept.clone(), scale=scale)
+    after = SkipState(z=exact_z.clone(), scale=scale)
     if layer.reference == "previous" or layer.must_know_changed:
         after.x = x.clone()
     if layer.reference == "hold" and gate.source == "residual":
@@ -115,9 +115,9 @@ def _score(
     if sees == "output":  # w * d = (w * x_t + b) - z_{t-1}: the held output is the memory
         return layer.score(response + conv.start(x) - state.z)
     if sees == "linear":
-        linear = layer.gate.score(x, conv) - _kept(state.linear)
+        linear = layer.gate.score(x, conv) - kept(state.linear)
         return layer.pool(linear)
-    return layer.patch_score(layer.patches(x), _kept(state.patches), size)
+    return layer.patch_score(layer.patches(x), kept(state.patches), size)
 
 
 def _hold_input(
@@ -131,24 +131,12 @@ def _hold_input(
     """Keeps the input of the blocks that were computed, as far as the gate needs it."""
     if layer.gate.sees == "linear":
         linear = layer.gate.score(x, layer.conv)
-        after.linear = (
-            linear if state is None else torch.where(g > 0.5, linear, _kept(state.linear))
-        )
+        after.linear = linear if state is None else torch.where(g > 0.5, linear, kept(state.linear))
     elif layer.gate.sees == "input":
         patches = layer.patches(x)
         blocks = opened[:, 0, :, :, None, None, None] > 0.5
         after.patches = (
             patches.clone(memory_format=torch.contiguous_format)
             if state is None
-            else torch.where(blocks, patches, _kept(state.patches))
+            else torch.where(blocks, patches, kept(state.patches))
         )
-
-
-def _kept(tensor: Tensor | None) -> Tensor:
-    """A field that this layer's state must have."""
-    if tensor is None:
-        raise ValueError(
-            "the given state lacks a field that this gate and reference need; "
-            "it was made by a layer of another configuration"
-        )
-    return tensor
