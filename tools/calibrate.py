@@ -54,7 +54,7 @@ from skippose.calibration import (
     single_layer_sensitivity,
 )
 from skippose.calibration.allocation import Unreachable
-from skippose.calibration.fragment import config_fragment, rounded
+from skippose.calibration.fragment import config_fragment, rounded, wrapped
 from skippose.calibration.store import Store
 from skippose.evaluation.clip_bank import (
     LoadedClip,
@@ -385,7 +385,7 @@ def main(arguments: list[str] | None = None) -> None:
     calibration.probe.thresholds = thresholds
     frames = sum(map(len, calibration.clips))
     about = (
-        f"Calibrated thresholds ({method}).\n\n    {how}\n\n"
+        f"Calibrated thresholds ({method}).\n\n{wrapped(how)}\n\n"
         f"On {len(calibration.clips)} training clips ({frames} frames): {gmacs:.4g} GMACs per "
         f"frame after\na clip's first (dense {dense:.4g}), heat map error {error:.2%} of a frozen "
         f"first frame's"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def config_fragment(
             settings["scale"] = scale
         if np.isinf(settings["p"]):
             settings["p"] = "inf"
-        text = ", ".join(f"{key}={_quoted(value)}" for key, value in settings.items())
+        indent = 16 * " "
+        text = f",\n{indent}".join(f"{key}={_quoted(value)}" for key, value in settings.items())
         groups.setdefault(text, {})[name] = eps
     path = Path(os.path.relpath(base, out.resolve().parent)).as_posix()
     lines = [f'"""{about}"""', "", f'_base_ = "{path}"', ""]
@@ -55,6 +57,12 @@ def config_fragment(
 
 def _quoted(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def wrapped(command: str) -> str:
+    """A command as lines of a docstring, indented, each but the last ending with a backslash."""
+    lines = textwrap.wrap(command, 88, break_long_words=False, break_on_hyphens=False)
+    return " \\\\\n".join(("    " if n == 0 else "        ") + x for n, x in enumerate(lines))
 
 
 def rounded(thresholds: np.ndarray) -> np.ndarray:
