@@ -70,7 +70,9 @@ class Contestant:
         mask: how its MACs were chosen.
         asked: the share of the MACs that was asked for.
         macs: the share that was computed.
-        times: seconds, round by round.
+        times: seconds, round by round; of live gates, frame by frame.
+        base: the dense network's seconds beside them, where it took its turns apart.
+        shares: of the MACs, frame by frame, for live gates.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Contestant:
     asked: float | str = 1.0
     macs: float = 1.0
     times: list[float] = field(default_factory=list)
+    base: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
 
 
 # -- networks --------------------------------------------------------------------------------------
@@ -256,12 +260,16 @@ class Streaming:
         """The share of the MACs that one frame takes now."""
         before = self.stream.report()
         self.step()
-        after = self.stream.report()
-        spent = sum(
-            layer.macs * (layer.density_sum - old.density_sum)
-            for layer, old in zip(after.layers, before.layers, strict=True)
-        )
-        return spent / sum(layer.macs for layer in after.layers)
+        return spent(before, self.stream.report())
+
+
+def spent(before: skippose.Report, after: skippose.Report) -> float:
+    """The share of the MACs that the one frame between two reports took."""
+    old = [layer.density_sum for layer in before.layers] or [0.0] * len(after.layers)
+    macs = sum(
+        layer.macs * (layer.density_sum - was) for layer, was in zip(after.layers, old, strict=True)
+    )
+    return macs / sum(layer.macs for layer in after.layers)
 
 
 def stream_contestants(net: nn.Module, args: argparse.Namespace) -> list[Contestant]:
@@ -351,25 +359,22 @@ def live_contestants(dense: nn.Module, args: argparse.Namespace) -> list[Contest
             options = {"precision": precision} if precision else {}
             stream = skippose.Stream(net, backend=name, **options)
             entry = Contestant(f"stream {spec}", lambda: None, mask="live", asked=f"eps {eps}")
-            reference: list[float] = []
             for frames in videos:
                 if stream.slots:
                     stream.reset([0])
                 for t, frame in enumerate(frames[:, None]):
+                    before = stream.report()
                     start = time.perf_counter()
                     stream(frame)
                     took = time.perf_counter() - start
                     if t:
                         entry.times.append(took)
+                        entry.shares.append(spent(before, stream.report()))
                         last = frame.contiguous(memory_format=torch.channels_last)
                         start = time.perf_counter()
                         base(last)
-                        reference.append(time.perf_counter() - start)
-            report = stream.report()
-            entry.macs = sum(c.macs * c.density_sum for c in report.layers) / (
-                report.frames * sum(c.macs for c in report.layers)
-            )
-            entry.base = reference  # type: ignore[attr-defined]
+                        entry.base.append(time.perf_counter() - start)
+            entry.macs = statistics.mean(entry.shares)
             entries.append(entry)
     return entries
 
@@ -474,7 +479,7 @@ def rows(entries: list[Contestant], args: argparse.Namespace, others: float) -> 
     base = next(e for e in entries if e.name == BASE).times
     result = []
     for entry in entries:
-        ratios = [a / b for a, b in zip(getattr(entry, "base", base), entry.times, strict=False)]
+        ratios = [a / b for a, b in zip(entry.base or base, entry.times, strict=True)]
         low, high = np.quantile(entry.times, (0.2, 0.8)) * 1e3
         ratio_low, ratio_high = np.quantile(ratios, (0.2, 0.8))
         median = statistics.median(entry.times) * 1e3
@@ -501,7 +506,11 @@ def rows(entries: list[Contestant], args: argparse.Namespace, others: float) -> 
 
 
 def of_fixed(entry: Contestant, entries: list[Contestant]) -> str:
-    """Live gates: the time of clustered masks of the same density, as a share of its own."""
+    """Live gates: what clustered masks of a frame's density take, over what the frame took.
+
+    The median over frames in which anything was computed; between two measured shares a straight
+    line.
+    """
     if entry.mask != "live":
         return ""
     fixed = sorted(
@@ -509,8 +518,13 @@ def of_fixed(entry: Contestant, entries: list[Contestant]) -> str:
         for e in entries
         if e.name == entry.name and e.mask == "clustered"
     )
-    at = float(np.interp(entry.macs, [m for m, _ in fixed], [t for _, t in fixed]))
-    return f"{at / statistics.mean(entry.times):.3f}"
+    macs, seconds = zip(*fixed, strict=True)
+    ratios = [
+        float(np.interp(share, macs, seconds)) / took
+        for share, took in zip(entry.shares, entry.times, strict=True)
+        if share > 0
+    ]
+    return f"{statistics.median(ratios):.3f}" if ratios else ""
 
 
 def show(figures: list[dict]) -> None:
@@ -562,14 +576,15 @@ def draw(source: Path, path: Path) -> None:
     figure = Figure(figsize=(8, 5))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    dense: list[tuple[float, str]] = []
     colours = iter(["#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9"])
     for name in dict.fromkeys(r["contestant"] for r in lines):
         of_name = [r for r in lines if r["contestant"] == name]
         marks = {"clustered": "o-", "random": "s--", "live": "*"}
         if of_name[0]["mask"] == "dense" and name != "arithmetic limit":
             y = float(of_name[0]["median_ms"])
-            axes.axhline(y, color="#bbbbbb", linewidth=0.8)
-            axes.annotate(name, (1.01, y), xycoords=("axes fraction", "data"), va="center", size=7)
+            axes.axhline(y, color="#bbbbbb", linewidth=0.8, zorder=0)
+            dense.append((y, name))
         elif name == "arithmetic limit":
             y = float(of_name[0]["median_ms"])
             axes.plot([0, 1], [0, y], color="black", linewidth=0.8, linestyle=":", label=name)
@@ -582,6 +597,11 @@ def draw(source: Path, path: Path) -> None:
                 if points:
                     label = f"{name}, {kind}"
                     axes.plot(*zip(*points, strict=True), style, color=colour, ms=4, label=label)
+    # Names beside the lines, from below, moved up where they would overlap.
+    top, last = axes.get_ylim()[1], -1.0
+    for y, name in sorted(dense):
+        last = max(y, last + 0.035 * top)
+        axes.annotate(name, (1.01, last), xycoords=("axes fraction", "data"), va="center", size=7)
     first = lines[0]
     axes.set_xlabel("share of the MACs")
     axes.set_ylabel("milliseconds a frame")

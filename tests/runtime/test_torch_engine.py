@@ -10,12 +10,12 @@ from skippose.ops.schedule import Schedule
 torch.set_num_threads(1)
 
 GATES = {
-    "input": lambda b: InputNormGate(0.3, block=b),
-    "rms": lambda b: InputNormGate(0.4, p=2, block=b),
-    "output": lambda b: OutputNormGate(0.6, block=b),
-    "exact": lambda b: ExactNormGate(0.4, block=b),
-    "gumbel": lambda b: GumbelGate(init_open=-0.1, block=b),
-    "frame": lambda b: GumbelGate(init_open=-0.2, block=b, source="frame"),
+    "input": lambda b, f=1: InputNormGate(0.3 * f, block=b),
+    "rms": lambda b, f=1: InputNormGate(0.4 * f, p=2, block=b),
+    "output": lambda b, f=1: OutputNormGate(0.6 * f, block=b),
+    "exact": lambda b, f=1: ExactNormGate(0.4 * f, block=b),
+    "gumbel": lambda b, f=1: GumbelGate(init_open=-0.1 * f, block=b),
+    "frame": lambda b, f=1: GumbelGate(init_open=-0.2 * f, block=b, source="frame"),
 }
 POLICIES = ["hold", "previous"]
 SIZES = [(256, 256), (256, 192), (384, 288), (255, 191)]
@@ -119,12 +119,23 @@ def test_fixed_masks(share, make_hrnet, make_moving_video):
 # -- HRNet on real video --------------------------------------------------------------------------
 
 
-def check_hrnet(width, size, gate, reference, slots, follow, make_hrnet, make_real_video, frames=4):
-    video = make_real_video(frames, slots, size)
-    net = skippose.convert(make_hrnet(width), GATES[gate](4), reference=reference).eval()
+def check_hrnet(width, size, gate, reference, slots, follow, make_hrnet, make_real_video):
+    """Four frames, thresholds chosen so that a share of 0.1 to 0.6 is open."""
+    video, dense = make_real_video(4, slots, size), make_hrnet(width)
+    for factor in (1, 0.5, 0.25, 2, 0.1, 4):
+        torch.manual_seed(0)
+        net = skippose.convert(dense, GATES[gate](4, factor), reference=reference).eval()
+        stream = skippose.Stream(net, backend="torch")
+        for frame in video:
+            stream(frame)
+        densities = list(stream.report().densities.values())
+        if 0.1 <= sum(densities) / len(densities) <= 0.6:
+            break
+    else:
+        pytest.fail(f"no factor gives live gates; the last one {sum(densities) / len(densities)}")
     # Tolerance: float32 sums of up to 2304 products in another order.
     check, density = run(follow, net, video, margin=1e-5, tolerance=5e-5)
-    assert 0.02 < density < 0.8, f"live gates: {density}"
+    assert 0.1 <= density <= 0.6
     assert check.masks_near <= 0.01 * check.masks_seen
 
 
