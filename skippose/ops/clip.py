@@ -17,7 +17,7 @@ from skippose.ops.contract import (
 )
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.ops.linear import linear_gates
-from skippose.ops.masks import changed_outputs
+from skippose.ops.masks import changed_outputs, dilate
 from skippose.ops.norms import pair_power
 from skippose.ops.scan import hold_scan, previous_scan, residual
 
@@ -58,7 +58,12 @@ def skip_conv_clip(
 
     changed = None
     if layer.must_know_changed:
-        changed = full | _changed(x, layer, size, state)
+        if changes is None:
+            changed = full | _changed(x, layer, size, state)
+        else:  # frames that are dense are no changes here, and count as changed
+            largest = changes.detach().abs().amax(2).flatten(0, 1)[:, None]
+            moved = dilate((largest != 0).to(exact), conv.geometry) > 0
+            changed = full | moved.unflatten(0, (batch, frames))
     scores: _Scores | None = None
     scale = linear = None
     if gate.sees == "linear":

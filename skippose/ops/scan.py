@@ -53,18 +53,19 @@ class _HoldScan(torch.autograd.Function):
         if y is not None:
             z = _select(y, opened, z_before)
             grad_gate = opened.new_zeros(opened.shape, dtype=ctx.gate_dtype)
+        buffer = torch.empty_like(grads[0])  # one, for fresh memory costs more than arithmetic
         carried: Tensor | None = None  # gradient that reaches z_t from later frames
         for t in reversed(range(frames)):
-            total = grads[t] if carried is None else grads[t] + carried
+            total = grads[t] if carried is None else carried.add_(grads[t])
             if t == 0 and not ctx.has_state:
                 into[0].copy_(total)
                 break
             torch.mul(total, masks[t], out=into[t])
             if grad_gate is not None and y is not None:
                 last = z_before if t == 0 else z[:, t - 1]
-                product = total * (y[:, t] - last)
-                grad_gate[:, t] = product.sum(1, keepdim=True, dtype=ctx.gate_dtype)
-            carried = total - into[t]
+                torch.sub(y[:, t], last, out=buffer).mul_(total)
+                torch.sum(buffer, 1, keepdim=True, dtype=ctx.gate_dtype, out=grad_gate[:, t])
+            carried = total - into[t] if carried is None else carried.sub_(into[t])
         return grad_y, grad_gate, carried if ctx.has_state else None
 
 
@@ -158,15 +159,23 @@ class _PreviousScan(torch.autograd.Function):
         grads, into, opened = grad_z.unbind(1), grad_v.unbind(1), gate.to(grad_z.dtype).unbind(1)
         grad_gate = None if v is None else torch.zeros_like(gate)
         grad_bias = grad_z.new_zeros(grad_z.shape[2]) if ctx.has_bias else None
+        buffer = torch.empty_like(grads[0])
+        own = False  # whether `carried` is nobody else's memory
         carried: Tensor | None = None  # gradient that reaches z_t from later frames
         for t in reversed(range(len(grads))):
-            total = grads[t] if carried is None else grads[t] + carried
+            if carried is None:
+                total, own = grads[t], False
+            elif own:
+                total = carried.add_(grads[t])
+            else:
+                total, own = grads[t] + carried, True
             if into[t].dtype == total.dtype:
                 torch.mul(total, opened[t], out=into[t])
             else:
                 into[t].copy_(total * opened[t])
             if grad_gate is not None and v is not None:
-                grad_gate[:, t] = (total * v[:, t]).sum(1, keepdim=True)
+                torch.mul(total, v[:, t], out=buffer)
+                torch.sum(buffer, 1, keepdim=True, out=grad_gate[:, t])
             slots = dense.slots(t, total.device)
             if grad_bias is not None and slots is not None:
                 grad_bias += (total * slots).sum((0, 2, 3))
