@@ -4,8 +4,7 @@ gate, reference = "model.backbone.gate", "model.backbone.reference"
 variants = {}
 for eps in (0.1, 0.15, 0.2, 0.3):
     variants[f"hold/{eps}"] = {f"{gate}.eps": eps}
-for eps in (0.1, 0.12):
-    variants[f"hold, absolute/{eps}"] = {f"{gate}.eps": eps, f"{gate}.scale": "absolute"}
+variants["hold, absolute/0.1"] = {f"{gate}.eps": 0.1, f"{gate}.scale": "absolute"}
 for eps in (0.15, 0.2, 0.3):
     variants[f"hold, block 4/{eps}"] = {f"{gate}.eps": eps, f"{gate}.block": 4}
 variants["hold, output/0.6"] = {f"{gate}.eps": 0.6, f"{gate}.type": "OutputNormGate"}
