@@ -76,7 +76,10 @@ class Map:
         every = len(slots) == len(inner)
         old = inner if every else inner[slots]
         if changed:
-            dirty[slots] = 1
+            if every:
+                dirty.fill_(1)
+            else:
+                dirty[slots] = 1
             self.live = True
         else:
             differs = self._differs(new, old)

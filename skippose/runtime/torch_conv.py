@@ -61,6 +61,7 @@ class ConvNode:
         self.flat = self.patches.flatten()
         self.columns = t.columns(x, out, g, self.block) if g.groups == 1 else None
         self.reads = t.blocks(out, self.block)
+        self.blocks = len(self.reads)  # counted once: len() of a tensor is a slow call
         self.flat_reads = self.reads.flatten()
         self.writes = t.blocks(out, self.block, beyond=1)
         # (S·Hb·Wb, bh, bw): outputs that exist; None if all do.
@@ -68,6 +69,8 @@ class ConvNode:
         valid = (self.writes <= last).unflatten(1, self.block)
         self.valid = None if bool(valid.all()) else valid
         self.share = None if op.gated is None else block_weights(op, self.size).flatten()
+        even = self.share is not None and bool((self.share == self.share[0]).all())
+        self.even = 1 / self.cells if even else None
 
         self.exact = accumulation_dtype(plan.dtype)
         self.dtype = plan.dtype
@@ -86,7 +89,7 @@ class ConvNode:
             since_held = not self.previous and gate.source == "residual"
         self.holds = bool(op.add) or op.affine is not None or self.previous
         self.z = self.held = self.linear = None
-        blocks, device = len(self.reads), plan.device
+        blocks, device = self.blocks, plan.device
         pixels = self.block[0] * self.block[1]
         if op.gated is not None and since_held:
             self.holds = self.holds or gate.sees == "output"
@@ -134,7 +137,7 @@ class ConvNode:
             if now.any_due:
                 mask.view(now.slots, -1)[now.due] = False
             where, y = self._open(mask.nonzero()[:, 0])
-            if decides and now.cut is not None and len(where):
+            if decides and now.cut is not None and where.numel():
                 where, y = self._cut(where, y, now)
         if now.any_due:
             slots = now.due.nonzero()[:, 0]
@@ -144,9 +147,9 @@ class ConvNode:
                 self._looked[s] = self._looked[s] if decides else 0.0
                 if self.keep_masks:
                     self.opened[s] = True
-        if where is not None and len(where):
+        if where is not None and where.numel():
             self._note(where)
-            if y is None and len(where) == len(self.reads) and not self.previous:
+            if y is None and where.numel() == self.blocks and not self.previous:
                 return self._whole(torch.arange(self.slots), begins=False)
             if y is None:
                 y = self._convolve(where, self.previous)
@@ -155,8 +158,8 @@ class ConvNode:
                 self.output.write_rows(rows, activate(y, self.op.activation))
                 return None
             if self.previous:
-                y = self.z.index_select(0, where) + y.view(len(where), -1)
-            self.z.index_copy_(0, where, y.view(len(where), -1))
+                y = self.z.index_select(0, where) + y.view(where.numel(), -1)
+            self.z.index_copy_(0, where, y.view(where.numel(), -1))
         else:
             where = y = None
         if self.z is not None:
@@ -174,7 +177,7 @@ class ConvNode:
         assert self.z is not None
         live = [m for m in self.adds if m.live]
         if live:
-            mask = torch.zeros(len(self.reads), dtype=torch.bool, device=self.reads.device)
+            mask = torch.zeros(self.blocks, dtype=torch.bool, device=self.reads.device)
             for m in live:
                 mask |= touched(m.dirty, self.reads, self.flat_reads)
             if where is not None:
@@ -182,9 +185,9 @@ class ConvNode:
             if now.any_due:
                 mask.view(now.slots, -1)[now.due] = False  # written already
             more = mask.nonzero()[:, 0]
-            if where is None or len(more) > len(where):
+            if where is None or more.numel() > where.numel():
                 where, z = more, None
-        if where is None or len(where) == 0:
+        if where is None or where.numel() == 0:
             return
         if z is None:
             z = self.z.index_select(0, where)
@@ -209,12 +212,14 @@ class ConvNode:
         now.any_due = True
         rest = ~cut[where // self.cells]
         if y is not None:
-            y = y.view(len(where), -1)[rest].reshape(-1, self.channels)
+            y = y.view(where.numel(), -1)[rest].reshape(-1, self.channels)
         return where[rest], y
 
     def _shares(self, where: Tensor) -> list[float]:
         """The share of each slot's outputs that lie in these blocks."""
         assert self.share is not None
+        if self.slots == 1 and self.even is not None:
+            return [where.numel() * self.even]
         if self.slots == 1:
             return [float(self.share.index_select(0, where).sum())]
         sums = torch.zeros(self.slots, dtype=torch.float64)
@@ -244,14 +249,14 @@ class ConvNode:
             computed it.
         """
         op = self.op
-        if op.gated is None or len(where) == 0:
+        if op.gated is None or where.numel() == 0:
             return where, None
         gate, layer = op.gated.gate, op.gated
         if layer.must_know_changed:
             where = self._changed(where)
-            if len(where) == 0:
+            if where.numel() == 0:
                 return where, None
-        count, frame = len(where), gate.source == "frame"
+        count, frame = where.numel(), gate.source == "frame"
         delta = self.previous and not frame
         keep: Tensor | None = None
         if gate.sees == "output":
@@ -290,8 +295,8 @@ class ConvNode:
         largest = score.amax((-2, -1))[:, None, None, None]
         slot = self.scale if self.slots == 1 else self.scale[where // self.cells]
         opens = gate.decide(largest, slot).flatten().nonzero()[:, 0]
-        chosen = where if len(opens) == count else where.index_select(0, opens)
-        if keep is not None and len(opens) < count:
+        chosen = where if opens.numel() == count else where.index_select(0, opens)
+        if keep is not None and opens.numel() < count:
             keep = keep.view(count, -1).index_select(0, opens)
         if gate.sees == "output":
             assert keep is not None
@@ -336,14 +341,14 @@ class ConvNode:
             delta: of the change since the last frame, and not of the input.
             bias: add it; by default where it is not a change that is convolved.
         """
-        g, count = self.op.geometry, len(where)
+        g, count = self.op.geometry, where.numel()
         shift = self.bias if (not delta if bias is None else bias) else None
         source = self.x.delta if delta else self.x.data
         assert source is not None
-        if count > BREAK_EVEN * len(self.reads):
+        if count > BREAK_EVEN * self.blocks:
             inner = self.x.inner(source)
             y = self._as_blocks(self._image(inner, shift))
-            y = y if count == len(self.reads) else y.index_select(0, where)
+            y = y if count == self.blocks else y.index_select(0, where)
             return y.reshape(-1, self.channels)
         if self.columns is not None and not (self.narrow and count * self.reads.shape[1] > MANY):
             rows = self.columns.index_select(0, where).flatten()

@@ -54,6 +54,7 @@ class LocalNode:
         ]
         self.flat = [table.flatten() for table in self.reads]
         self.writes = t.blocks(self.out, tile, beyond=1)
+        self.most = WHOLE * len(self.writes)
         # Every pixel of the whole map; None where that is the input as it is.
         self.pixels = [
             t.spread(m.value, self.out, factor, (1, 1)).flatten()
@@ -77,9 +78,9 @@ class LocalNode:
         if now.any_due:
             mask.view(now.slots, -1)[now.due] = True
         where = mask.nonzero()[:, 0]
-        if len(where) > WHOLE * len(self.writes):
+        if where.numel() > self.most:
             return self._whole()
-        if len(where):
+        if where.numel():
             rows = [table.index_select(0, where).flatten() for table in self.reads]
             self.output.write_rows(
                 self.writes.index_select(0, where).flatten(), self._compute(rows)
