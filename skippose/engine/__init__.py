@@ -1,6 +1,17 @@
 """What mmengine's runner needs: hooks and a mixed precision for CPUs."""
 
 from skippose.engine.bfloat16_optim_wrapper import BFloat16OptimWrapper
-from skippose.engine.hooks import ChannelsLastHook, ExactResumeHook, GateVisualizationHook
+from skippose.engine.hooks import (
+    ChannelsLastHook,
+    ExactResumeHook,
+    GateScheduleHook,
+    GateVisualizationHook,
+)
 
-__all__ = ["BFloat16OptimWrapper", "ChannelsLastHook", "ExactResumeHook", "GateVisualizationHook"]
+__all__ = [
+    "BFloat16OptimWrapper",
+    "ChannelsLastHook",
+    "ExactResumeHook",
+    "GateScheduleHook",
+    "GateVisualizationHook",
+]

@@ -1,5 +1,6 @@
 """Killed and resumed gives what an uninterrupted run gives, bit for bit."""
 
+import contextlib
 import json
 import os
 import random
@@ -23,7 +24,8 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler
 
-from skippose.engine import ExactResumeHook
+import skippose
+from skippose.engine import ExactResumeHook, GateScheduleHook
 
 ROOT = Path(__file__).parents[2]
 JOINTS = 15
@@ -98,6 +100,22 @@ class Noisy(BaseModel):
         return dict(loss=(self.layer(x * noise) ** 2).mean())
 
 
+class Gated(Noisy):
+    """A network with Gumbel gates, whose noise and settings change from iteration to iteration."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = skippose.SkipConv2d(3, 4, 3, gate=dict(type="GumbelGate", init_open=0.0))
+
+    def forward(self, inputs: list[Tensor], data_samples: Any, mode: str = "tensor") -> Any:
+        x = torch.cat([clip.float() / 255 for clip in inputs])
+        if mode != "loss":
+            return [0]
+        with skippose.clips(3) as run:
+            z = self.layer(x)
+        return dict(loss=(z**2).mean() + (run.gate_loss() - 0.3).abs())
+
+
 class Nothing(BaseMetric):
     def process(self, data_batch: Any, data_samples: Any) -> None:
         self.results.append(torch.rand(()).item())  # a metric that draws
@@ -167,6 +185,7 @@ class Toy:
         self.sampler = ""
         self.repeat = self.concatenate = 1
         self.loop: type | None = None
+        self.model: type[Noisy] = Noisy
         self.batch_sampler: type | None = None
         self.kill: KillAt
 
@@ -174,7 +193,7 @@ class Toy:
         # What is left over from another life must not matter.
         random.seed(), np.random.seed(), torch.seed()
         torch.manual_seed(0)
-        model = Noisy()
+        model = self.model()
         torch.seed()
         infinite = dict(type="InfiniteSampler", shuffle=True)
         default = dict(type="DefaultSampler", shuffle=True)
@@ -274,6 +293,28 @@ def test_by_iteration(toy: Toy, workers: int, kills: tuple[int, ...]) -> None:
     whole = toy.train("whole")
     for kill in kills:
         assert equal(toy.resumed(kill), whole)
+
+
+@pytest.mark.parametrize("kill", [3, 12])
+def test_gumbel_gates(toy: Toy, kill: int) -> None:
+    toy.by_epoch, toy.every, toy.model = False, 2, Gated
+    schedule = GateScheduleHook(temperature=(1.0, 0.5), noise=(1.0, 0.2))
+    options: dict[str, Any] = dict(optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.05)))
+
+    def train(name: str, kill: int | None = None, **more: Any) -> dict[str, Tensor]:
+        runner = toy.runner(name, kill, **options, **more)
+        runner.register_hook(schedule)
+        with contextlib.suppress(Kill):
+            runner.train()
+        stop_workers(runner)
+        return {key: value.clone() for key, value in runner.model.state_dict().items()}
+
+    whole = train("whole")
+    before = Gated().state_dict()
+    for key in ("layer.gate.weight", "layer.gate.bias"):
+        assert not torch.equal(whole[key], before[key])
+    train("killed", kill)
+    assert equal(train("killed", resume=True), whole)
 
 
 class LoopThatSkipsNothing(IterBasedTrainLoop):

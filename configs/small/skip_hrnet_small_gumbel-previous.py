@@ -1,0 +1,5 @@
+"""Gumbel gates under the paper's policy, `previous`; as the authors' code, they look at |r|."""
+
+_base_ = ["skip_hrnet_small_gumbel.py"]
+
+model = dict(backbone=dict(reference="previous", gate=dict(rectify=True)))

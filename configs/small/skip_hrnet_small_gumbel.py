@@ -1,0 +1,81 @@
+"""The small Skip-HRNet with Gumbel gates, fine-tuned from the dense network: `hold`, a budget.
+
+    python tools/train.py configs/small/skip_hrnet_small_gumbel.py \\
+        --cfg-options model.gate_loss.target=0.15
+
+Network and gates are trained together on clips of eight frames. The gate loss aims at a share of
+the gated layers' MACs; its weight is large against the task loss (0.003) so that it is met, and
+what is left to learn is where to spend them. Batch norm keeps its statistics: one clip is too
+little to take them from. tools/learned_gates.py trains the rows of results/learned_gates.md with
+this config.
+"""
+
+_base_ = [
+    "../_base_/default_runtime.py",
+    "../_base_/datasets/jhmdb_clips_128.py",
+    "../_base_/models/skip_hrnet_small.py",
+]
+
+load_from = "configs/small/hrnet_small_jhmdb-sub1.pth"
+
+model = dict(
+    backbone=dict(
+        # Rather open than closed at first. Each layer's block is one output.
+        gate=dict(_delete_=True, type="GumbelGate", init_open=0.5, temperature=2 / 3),
+        reference="hold",
+        norm_eval=True,
+    ),
+    gate_loss=dict(type="GateLoss", weight=0.1, target=0.15),
+    train_cfg=dict(compute_acc=False),
+)
+
+train_pipeline = [
+    dict(type="LoadImage"),
+    dict(type="GetBBoxCenterScale"),
+    dict(type="RandomFlip", direction="horizontal"),
+    dict(type="RandomBBoxTransform", shift_factor=0.1, scale_factor=(0.75, 1.25), rotate_factor=30),
+    dict(type="TopdownAffine", input_size={{_base_.codec.input_size}}),
+    dict(type="GenerateTarget", encoder={{_base_.codec}}),
+    dict(type="PackPoseInputs"),
+]
+train_dataloader = dict(
+    batch_size=1,
+    sampler=dict(_delete_=True, type="InfiniteSampler", shuffle=True),
+    dataset=dict(clip_len=8, pipeline=train_pipeline),
+)
+
+max_iters = 150
+train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=max_iters)
+val_cfg = dict()
+test_cfg = dict(type="ClipTestLoop")
+
+optim_wrapper = dict(
+    type="BFloat16OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-4, weight_decay=1e-2),
+    # c has to travel from open to closed within this schedule, and moves by its learning rate at
+    # a time; the weights of φ are many and move a logit together. Decay would pull logits to zero,
+    # to gates that open by chance.
+    paramwise_cfg=dict(
+        custom_keys={
+            ".gate.bias": dict(lr_mult=800.0, decay_mult=0.0),
+            ".gate.weight": dict(lr_mult=30.0, decay_mult=0.0),
+        }
+    ),
+)
+param_scheduler = [
+    dict(type="LinearLR", begin=0, end=10, start_factor=0.1, by_epoch=False),
+    dict(type="CosineAnnealingLR", begin=0, end=max_iters, eta_min_ratio=0.01, by_epoch=False),
+]
+auto_scale_lr = dict(base_batch_size=1)
+
+custom_hooks = [
+    dict(type="ExactResumeHook"),
+    # The noise fades, so that the gates that training ends with are those that are tested.
+    dict(type="GateScheduleHook", temperature=(2 / 3, 2 / 3), noise=(1.0, 0.0), end=0.8),
+    dict(type="GateVisualizationHook", interval=10),
+]
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(by_epoch=False, interval=50, max_keep_ckpts=1, save_best=None),
+)
+log_processor = dict(by_epoch=False, window_size=10)

@@ -1,0 +1,57 @@
+"""The rows of tools/learned_gates.py: configs that exist, with settings that they have."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("mmpose")
+
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "learned_gates.py"
+SPEC = importlib.util.spec_from_file_location("learned_gates", TOOL)
+tool = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tool)
+
+
+def value(config: Config, key: str) -> object:
+    node = config
+    for part in key.split("."):
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    return node
+
+
+@pytest.mark.parametrize("name", tool.ROWS)
+def test_rows_change_settings_that_are_there(name):
+    config_name, settings = tool.ROWS[name]
+    config = Config.fromfile(ROOT / f"{tool.CONFIGS}{config_name}.py")
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if key in ("randomness.seed", "model.backbone.gate.source", "model.backbone.gate.block"):
+            continue  # defaults of mmengine and of the gate
+        assert isinstance(value(config, key), float | int), key
+        assert float(text) > 0
+    assert config.train_cfg.max_iters and config.param_scheduler[1].end
+
+
+def test_rows_have_folders_of_their_own():
+    args = SimpleNamespace(work_dir=Path("work"))
+    folders = {tool.folder(name, args) for name in tool.ROWS}
+    assert len(folders) == len(tool.ROWS)
+    assert all(len(folder.parts) == 2 for folder in folders)
+
+
+def test_finished_rows_are_skipped_and_unknown_ones_refused(tmp_path):
+    done = tmp_path / "hold_0.1" / "iter_7.pth"
+    done.parent.mkdir()
+    done.touch()
+    command = [sys.executable, TOOL, "train", "--iters", "7", "--work-dir", tmp_path]
+    found = subprocess.run([*command, "hold/0.1"], capture_output=True, text=True)
+    assert found.returncode == 0 and "hold/0.1: there already" in found.stdout
+    found = subprocess.run([*command, "holt/0.1"], capture_output=True, text=True)
+    assert found.returncode == 2 and "no row 'holt/0.1'" in found.stderr

@@ -1,0 +1,147 @@
+#!/usr/bin/env python
+"""The experiments of results/learned_gates.md: gates trained in several ways, then compared.
+
+    python tools/learned_gates.py train            # all rows, one after the other
+    python tools/learned_gates.py train hold/0.1   # one of them
+    python tools/learned_gates.py compare          # those that are there, on the test clips
+
+Further options of `compare` are those of tools/compare.py (`--clips 12`, `--perturb shake`).
+
+A row is a config of configs/small with a few settings changed; `ROWS` lists them, the most
+important first. Each is trained by tools/train.py in a folder of its own: what is finished is
+skipped, what was interrupted goes on, so that the command may be stopped at any time.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = "configs/small/skip_hrnet_small_"
+DENSE = ("configs/small/skip_hrnet_small.py", "configs/small/hrnet_small_jhmdb-sub1.pth")
+TARGET = "model.gate_loss.target={}"
+CLIP = ["train_dataloader.dataset.clip_len={}", "train_dataloader.batch_size={}"]
+
+ROWS: dict[str, tuple[str, list[str]]] = {
+    "hold/0.1": ("gumbel", [TARGET.format(0.1)]),
+    "hold/0.2": ("gumbel", [TARGET.format(0.2)]),
+    "hold/0.05": ("gumbel", [TARGET.format(0.05)]),
+    "previous/0.2": ("gumbel-previous", [TARGET.format(0.2)]),
+    "hold, jitter/0.1": ("gumbel-jitter", [TARGET.format(0.1)]),
+    "trained norm/0.3": ("trained-norm", []),
+    "hold, block 4/0.1": ("gumbel", [TARGET.format(0.1), "model.backbone.gate.block=4"]),
+    "hold, frame gates/0.1": ("gumbel", [TARGET.format(0.1), "model.backbone.gate.source=frame"]),
+    "hold, second seed/0.1": ("gumbel", [TARGET.format(0.1), "randomness.seed=1"]),
+    "previous/0.1": ("gumbel-previous", [TARGET.format(0.1)]),
+    "hold, clips of 4/0.1": ("gumbel", [TARGET.format(0.1), CLIP[0].format(4), CLIP[1].format(2)]),
+    "hold, clips of 2/0.1": ("gumbel", [TARGET.format(0.1), CLIP[0].format(2), CLIP[1].format(4)]),
+    "hold, block 8/0.1": ("gumbel", [TARGET.format(0.1), "model.backbone.gate.block=8"]),
+}
+"""Name, of which what stands before the slash is a curve of the picture: config and settings."""
+
+
+def folder(name: str, args: argparse.Namespace) -> Path:
+    """Where a row's training keeps its files."""
+    return args.work_dir / name.replace(", ", "_").replace(" ", "-").replace("/", "_")
+
+
+def checkpoint(name: str, args: argparse.Namespace) -> Path:
+    """What a row's training ends with."""
+    return folder(name, args) / f"iter_{args.iters}.pth"
+
+
+def train(name: str, args: argparse.Namespace) -> None:
+    """Trains one row, or what is left of it."""
+    if checkpoint(name, args).exists():
+        print(f"{name}: there already")
+        return
+    config, settings = ROWS[name]
+    command = [sys.executable, "tools/train.py", f"{CONFIGS}{config}.py", "--no-validate"]
+    command += ["--work-dir", str(folder(name, args))]
+    if (folder(name, args) / "last_checkpoint").exists():
+        command.append("--resume")
+    command += ["--cfg-options", "randomness.seed=0", *settings]
+    command += [f"train_cfg.max_iters={args.iters}", f"param_scheduler.1.end={args.iters}"]
+    print(f"{name}: {' '.join(command[1:])}", flush=True)
+    log = folder(name, args) / "train.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        done = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise SystemExit(f"{name}: failed, see {log}")
+
+
+def compare(names: list[str], args: argparse.Namespace) -> None:
+    """The rows that are trained, beside the dense network and untrained gates on it."""
+    pairs = [f"dense={DENSE[0]}", DENSE[1]]
+    for name, path in calibrated(args):
+        pairs += [f"{name}={os.path.relpath(path, ROOT)}", DENSE[1]]
+    for name in names:
+        if checkpoint(name, args).exists():
+            config = folder(name, args) / f"{Path(CONFIGS).name}{ROWS[name][0]}.py"
+            trained = os.path.relpath(checkpoint(name, args), ROOT)
+            pairs += [f"{name}={os.path.relpath(config, ROOT)}", trained]
+    out = args.work_dir / "compare" / "learned_gates"
+    command = [sys.executable, "tools/compare.py", *pairs, "--common-reference"]
+    command += ["--out", str(out), *args.options]
+    done = subprocess.run(command, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    # The page is written by hand, around tables that tools/results_page.py takes from these.
+    for path in out.parent.glob("learned_gates*"):
+        if path.suffix in (".csv", ".png"):
+            shutil.copy(path, args.results)
+
+
+def calibrated(args: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Configs of untrained norm gates, by name: a range of thresholds, and calibrated ones."""
+    found = []
+    for path in sorted((ROOT / "configs" / "small").glob("*_calibrated*.py")):
+        kind, _, budget = path.stem.partition("_calibrated")[2].strip("-").rpartition("-")
+        curve = "calibrated" + (f", {kind or budget}" if "block" in path.stem else "")
+        found.append((f"{curve}/{budget or 'own'}", path))
+    for eps in args.eps:
+        path = args.work_dir / "untrained" / f"eps_{eps}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        gate = f"dict(type='InputNormGate', eps={eps}, block=1)"
+        path.write_text(
+            f"_base_ = [{str(ROOT / DENSE[0])!r}]\nmodel = dict(backbone=dict(gate={gate}))\n"
+        )
+        found.append((f"untrained norm/{eps}", path))
+    return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("what", choices=("train", "compare"))
+    options.add_argument("rows", nargs="*", metavar="ROW", help="names in ROWS (default: all)")
+    options.add_argument("--iters", type=int, default=150, help="of each training (default: 150)")
+    options.add_argument("--work-dir", type=Path, default=Path("work_dirs/learned_gates"))
+    options.add_argument("--results", type=Path, default=Path("results"), help="for the tables")
+    options.add_argument(
+        "--eps",
+        type=float,
+        nargs="*",
+        default=[0.1, 0.15, 0.2, 0.3],
+        help="thresholds of the untrained norm gates to compare with",
+    )
+    args, args.options = options.parse_known_args()
+    names = args.rows or list(ROWS)
+    for name in names:
+        if name not in ROWS:
+            options.error(f"there is no row {name!r}; there are {', '.join(ROWS)}")
+    args.work_dir, args.results = args.work_dir.resolve(), args.results.resolve()
+    if args.what == "train":
+        for name in names:
+            train(name, args)
+    else:
+        compare(names, args)
+
+
+if __name__ == "__main__":
+    main()
