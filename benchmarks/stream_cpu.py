@@ -367,15 +367,17 @@ def live_contestants(dense: nn.Module, args: argparse.Namespace) -> list[Contest
                     start = time.perf_counter()
                     stream(frame)
                     took = time.perf_counter() - start
-                    if t:
+                    share = spent(before, stream.report()) if t else 0.0
+                    if share > 0:  # some videos show each picture twice, which costs nothing
                         entry.times.append(took)
-                        entry.shares.append(spent(before, stream.report()))
+                        entry.shares.append(share)
                         last = frame.contiguous(memory_format=torch.channels_last)
                         start = time.perf_counter()
                         base(last)
                         entry.base.append(time.perf_counter() - start)
-            entry.macs = statistics.mean(entry.shares)
-            entries.append(entry)
+            if entry.shares:
+                entry.macs = statistics.mean(entry.shares)
+                entries.append(entry)
     return entries
 
 
@@ -508,8 +510,7 @@ def rows(entries: list[Contestant], args: argparse.Namespace, others: float) -> 
 def of_fixed(entry: Contestant, entries: list[Contestant]) -> str:
     """Live gates: what clustered masks of a frame's density take, over what the frame took.
 
-    The median over frames in which anything was computed; between two measured shares a straight
-    line.
+    The median over frames; between two measured shares a straight line.
     """
     if entry.mask != "live":
         return ""
@@ -522,9 +523,8 @@ def of_fixed(entry: Contestant, entries: list[Contestant]) -> str:
     ratios = [
         float(np.interp(share, macs, seconds)) / took
         for share, took in zip(entry.shares, entry.times, strict=True)
-        if share > 0
     ]
-    return f"{statistics.median(ratios):.3f}" if ratios else ""
+    return f"{statistics.median(ratios):.3f}"
 
 
 def show(figures: list[dict]) -> None:
