@@ -174,7 +174,7 @@ def test_model_is_built_and_takes_a_dense_checkpoint(path):
     dense = Config.fromfile(path if small else HEADLINE).model.to_dict()
     if path in POSETRACK:
         dense["head"]["out_channels"] = 17
-    for ours in ("overrides", "share"):  # calibrated thresholds, a low rank
+    for ours in ("overrides", "share", "gate_loss"):
         dense.pop(ours, None)
     dense["type"] = "TopdownPoseEstimator"
     dense["data_preprocessor"]["type"] = "PoseDataPreprocessor"
