@@ -72,6 +72,8 @@ def test_numbers_are_those_of_the_test_tool(first, synthetic_clips, tmp_path, ro
         ("PCK", "PCK@0.2"), ("strict/PCK", "PCK@0.1"), ("tPCK", "tPCK@0.2"), ("GMACs", "GMACs"),
         ("dense_GMACs", "first GMACs"), ("reduction", "reduction"), ("sparsity", "sparsity"),
     ):  # fmt: skip
+        if row == "frozen" and theirs == "sparsity":
+            continue  # the row has no gates, which the test tool's run holds closed
         value = expected[theirs]
         if row == "frozen" and theirs == "reduction":
             value = math.inf
