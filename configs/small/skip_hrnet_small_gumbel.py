@@ -8,6 +8,8 @@ the gated layers' MACs; its weight is large against the task loss (0.003) so tha
 what is left to learn is where to spend them. Batch norm keeps its statistics: one clip is too
 little to take them from. tools/learned_gates.py trains the rows of results/learned_gates.md with
 this config.
+
+A first and short try: with these settings nearly all layers close; see that page.
 """
 
 _base_ = [
