@@ -268,11 +268,11 @@ def test_a_table(make_hrnet):
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_picture(suffix, tmp_path, make_hrnet):
     pytest.importorskip("matplotlib", reason="the picture is drawn with it")
-    from skippose.runtime.plan_view import draw
+    from skippose.visualization.plan_picture import draw_plan
 
     net = skippose.convert(make_hrnet(8, modules=(1, 1, 1), blocks=1), InputNormGate(0.1, block=4))
     path = tmp_path / f"plan.{suffix}"
-    draw(capture(net.eval(), torch.zeros(1, 3, 64, 64)), path)
+    draw_plan(capture(net.eval(), torch.zeros(1, 3, 64, 64)), path)
     begins = {"png": b"\x89PNG", "svg": b"<?xml"}[suffix]
     assert path.read_bytes().startswith(begins)
     assert path.stat().st_size > 5000

@@ -39,7 +39,7 @@ train_dataloader = dict(
         ),
     ),
 )
-# With detections instead of ground-truth boxes (without ground truth HeadPCKAccuracy gives no value):
+# With detections instead of ground-truth boxes (HeadPCKAccuracy needs ground truth):
 #   --cfg-options test_dataloader.dataset.dataset.bbox_file=FILE.json
 #       test_dataloader.dataset.dataset.filter_cfg.bbox_score_thr=0.4
 val_dataloader = dict(
