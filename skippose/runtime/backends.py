@@ -96,6 +96,7 @@ def _engine(name: str, module: str, attribute: str) -> None:
     _ENGINES[name] = lambda: getattr(import_module(module), attribute)
 
 
+_engine("native", "skippose.runtime.native.engine", "NativeEngine")
 _engine("torch", "skippose.runtime.torch_engine", "TorchEngine")
 _engine("eager", "skippose.runtime.eager", "EagerEngine")
 
@@ -131,6 +132,16 @@ def engines(backend: str, options: Sequence[str]) -> list[type[Engine]]:
             )
     if not found:
         raise ValueError(f"no backend that is available here has {', '.join(options)}")
+    return found
+
+
+def unavailable() -> list[str]:
+    """What ``'auto'`` would prefer but cannot run here, and why."""
+    found = []
+    for name, load in _ENGINES.items():
+        reason = load().unavailable()
+        if reason is not None:
+            found.append(f"not {name!r}: {reason}")
     return found
 
 

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from skippose.layers import SkipConv2d
 from skippose.ops.schedule import Schedule
 from skippose.report import Report
-from skippose.runtime.backends import BACKENDS, BackendError, Engine, engines, gated_layers
+from skippose.runtime.backends import (
+    BACKENDS,
+    BackendError,
+    Engine,
+    engines,
+    gated_layers,
+    unavailable,
+)
 
 STATE_VERSION = 1
 
@@ -30,14 +37,16 @@ class Stream:
 
     Args:
         net: a network with :class:`SkipConv2d` layers, in evaluation mode.
-        backend: ``'torch'``: the network is captured once and only the blocks that changed are
-            touched; ``'eager'``: the network's own modules, each in its step form: any network,
-            correct rather than fast. ``'auto'`` takes the fastest one that can run the network,
-            and says so once where that is ``'eager'``.
+        backend: ``'native'``: the network is captured once and run by compiled kernels on a CPU,
+            in float32 or bfloat16; ``'torch'``: captured too, in plain torch. Both touch only the
+            blocks that changed. ``'eager'``: the network's own modules, each in its step form: any
+            network, correct rather than fast. ``'auto'`` takes the first of these that can run the
+            network, and says so once where that is not the first.
         cut: where the first gated layer's density exceeds this, the slot begins anew.
         refresh_every: frames 1, 1 + k, ... of a slot are computed in full.
-        precision: computation dtype, for engines that have a choice.
-        threads: likewise; the others use torch's.
+        precision: ``'float32'`` or ``'bfloat16'``, for ``'native'``; the others compute in the
+            network's.
+        threads: of ``'native'``; the others use torch's.
 
     Raises:
         ValueError: for an unknown backend, a network without gated layers, a bad cut or refresh,
@@ -114,7 +123,7 @@ class Stream:
 
     def _make(self, frame: Tensor) -> Engine:
         """The first engine that can run the network."""
-        reasons = []
+        reasons = unavailable() if self._auto else []
         for kind in self._candidates:
             try:
                 engine = kind(self.net, frame, self.schedule, **self._options)

@@ -105,7 +105,7 @@ def moving_video(frames: int, slots: int, size: tuple[int, int], seed: int = 0) 
 
 
 class LayerByLayer:
-    """Follows a :class:`TorchEngine` and repeats every operation on the engine's own inputs.
+    """Follows a captured engine and repeats every operation on the engine's own inputs.
 
     Convolutions are repeated in the step form, their state kept here and moved on by the engine's
     masks: one mask that differs within rounding does not change everything after it.
@@ -116,13 +116,18 @@ class LayerByLayer:
         schedule: which frames are dense.
         margin: share of a layer's largest score within which a mask may differ.
         tolerance: share of an output's largest value by which outputs may differ.
+        kind: the engine.
+        **options: its options.
     """
 
-    def __init__(self, net, frame, schedule, margin: float, tolerance: float) -> None:
-        self.engine = TorchEngine(net, frame, schedule)
+    def __init__(
+        self, net, frame, schedule, margin: float, tolerance: float, kind=TorchEngine, **options
+    ) -> None:
+        self.engine = kind(net, frame, schedule, **options)
         self.plan, self.margin, self.tolerance = self.engine.plan, margin, tolerance
-        for node in self.engine.convs:
-            node.keep_masks = True
+        if isinstance(self.engine, TorchEngine):
+            for node in self.engine.convs:
+                node.keep_masks = True
         self.states = {op.key: empty_state(self.plan, op, frame.shape[0]) for op in self.plan.gated}
         self.masks_seen = self.masks_near = 0
         self.open_sum = 0.0
@@ -133,13 +138,12 @@ class LayerByLayer:
         age = self.engine._age.clone()
         output = self.engine.step(frame)
         dense = self.engine.schedule.due(age) | (self.engine._age == 1)  # cuts begin anew
-        maps = {v: m.images.clone() for v, m in self.engine.maps.items()}
-        torch.testing.assert_close(maps[0], frame, rtol=0, atol=0)
-        nodes = {node.op.key: node for node in self.engine.convs}
+        maps, masks = self._inside()
+        torch.testing.assert_close(maps[0], frame, rtol=self.tolerance, atol=self.tolerance)
         for op in self.plan.ops:
             inputs = [maps[v] for v in op.inputs]
             if isinstance(op, Conv) and op.gated is not None:
-                z = self._gated(op, inputs[0], nodes[op.key].opened[:, None], dense)
+                z = self._gated(op, inputs[0], masks[op.key][:, None], dense)
                 expected = activate(
                     finish(z.to(frame.dtype), op, inputs[1:]).clone(), op.activation
                 )
@@ -150,6 +154,16 @@ class LayerByLayer:
             allowed = self.tolerance * float(expected.abs().max().clamp_min(1e-3))
             assert worst <= allowed, f"{op.label} {getattr(op, 'key', '')}: {worst} > {allowed}"
         return output
+
+    def _inside(self) -> tuple[dict, dict]:
+        """The engine's maps by value, and its masks (S, Hb, Wb) bool by key."""
+        engine = self.engine
+        if isinstance(engine, TorchEngine):
+            maps = {v: m.images.clone() for v, m in engine.maps.items()}
+            return maps, {node.op.key: node.opened for node in engine.convs}
+        used = {0, *(v for op in self.plan.ops for v in (*op.inputs, op.output))}
+        maps = {v: engine.map(v).float() for v in used}
+        return maps, {op.key: engine.opened(i).bool() for i, op in engine.ops.items()}
 
     def _gated(self, op: Conv, x: Tensor, opened: Tensor, dense: Tensor) -> Tensor:
         layer, gate = op.gated, op.gated.gate

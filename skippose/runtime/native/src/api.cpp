@@ -119,6 +119,13 @@ SkpBuffer skp_map_buffer(void *plan, int map, int before) {
   return {data, data ? (int64_t)p.slots * m.h * m.w * m.pitch * (int64_t)p.element_size : 0};
 }
 
+SkpBuffer skp_last_frame(void *plan) {
+  Plan &p = *as_plan(plan);
+  const skp::Map &m = p.maps[0];
+  return {p.last_frame(), (int64_t)p.slots * m.c * m.h * m.w * (int64_t)sizeof(float)};
+}
+
+void skp_begin(void *plan) { as_plan(plan)->begin(); }
 int skp_map_pitch(void *plan, int map) { return as_plan(plan)->maps[map].pitch; }
 const int64_t *skp_counts(void *plan) { return as_plan(plan)->counts.data(); }
 int64_t skp_state_bytes(void *plan) { return (int64_t)as_plan(plan)->state.taken(); }

@@ -124,6 +124,8 @@ class Plan {
   // run.cpp
   int run(const float *frame, uint8_t *dense, float cut, int n, const int32_t *maps,
           float *const *outputs);
+  float *last_frame() { return last_frame_; }
+  void begin() { begun_ = true; }
 
   int slots;
   bool half;

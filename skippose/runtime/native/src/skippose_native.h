@@ -71,6 +71,8 @@ enum SkpBufferKind { SKP_Z = 0, SKP_HELD = 1, SKP_POWER = 2, SKP_LINEAR_HELD = 3
                      SKP_OPEN = 5 };   // of a z without a buffer, the output map holds it
 SKP_API struct SkpBuffer skp_conv_buffer(void *plan, int conv, int kind);
 SKP_API struct SkpBuffer skp_map_buffer(void *plan, int map, int before);
+SKP_API struct SkpBuffer skp_last_frame(void *plan);  // (S, C, H, W) float32
+SKP_API void skp_begin(void *plan);     // what was written into the buffers is a state to go on from
 SKP_API int skp_map_pitch(void *plan, int map);
 SKP_API const int64_t *skp_counts(void *plan);  // (convs, S, 2) outputs computed, outputs looked at
 SKP_API int64_t skp_state_bytes(void *plan);

@@ -1,0 +1,274 @@
+"""The native engine: a captured network run by the compiled library, one call per frame."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from skippose.ops.schedule import Schedule
+from skippose.report import Report
+from skippose.runtime.backends import BackendError, Engine, check_layers, gated_layers, kind_of
+from skippose.runtime.capture import capture
+from skippose.runtime.dense_ops import as_output
+from skippose.runtime.native.describe import Described, describe, needs_before
+from skippose.runtime.native.library import BufferKind, Floats, Ints, Isa, SkpConv, best, has, load
+from skippose.runtime.plan import Conv, Plan
+
+_KEPT = (BufferKind.z, BufferKind.held, BufferKind.power, BufferKind.linear, BufferKind.scale)
+
+
+class NativeEngine(Engine):
+    """See the module. Frames are float32, on a CPU.
+
+    Options: ``precision``, ``'float32'`` (default) or ``'bfloat16'``: maps and weights are
+    kept and multiplied in half precision, sums and gates are float32; ``threads``: torch's number
+    by default.
+    """
+
+    name = "native"
+    options = frozenset({"precision", "threads"})
+    isa: ClassVar[Isa | None] = None
+    """Instruction set to use, for tests; None for the best that there is."""
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        return load()[1]
+
+    @torch.inference_mode()
+    def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
+        precision = options.get("precision", "float32")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+        threads = options.get("threads", torch.get_num_threads())
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"threads must be an integer of at least 1, got {threads!r}")
+        if frame.dtype != torch.float32 or frame.device.type != "cpu":
+            raise BackendError(
+                f"the native engine takes float32 frames on a CPU, got {frame.dtype} on "
+                f"{frame.device}"
+            )
+        isa = best() if self.isa is None else self.isa
+        if not has(isa):
+            raise BackendError(f"this CPU, or this build, lacks {isa.name}")
+        self.net, self.schedule, self.precision = net, schedule, precision
+        self.plan: Plan = capture(net, frame)
+        self.slots = frame.shape[0]
+        described = list(describe(self.plan))
+        self._library, self._age = load()[0], torch.zeros(self.slots, dtype=torch.long)
+        self._handle = self._library.skp_new(
+            self.slots, int(isa), int(precision == "bfloat16"), threads
+        )
+        if not self._handle:
+            raise MemoryError("the native engine could not be made")
+        weakref.finalize(self, self._library.skp_free, self._handle)
+        self._build(described)
+
+    def _build(self, described: Sequence[Described]) -> None:
+        plan, library = self.plan, self._library
+        before = needs_before(plan)
+        self._used = sorted({0, *(v for op in plan.ops for v in (*op.inputs, op.output))})
+        for v in plan.values:
+            # Numbers are those of the plan; what was fused away takes no memory.
+            size = (v.height, v.width, v.channels) if v.id in set(self._used) else (1, 1, 1)
+            library.skp_add_map(self._handle, *size, v.id in before)
+        self._convs: list[SkpConv] = []
+        self.ops: dict[int, Conv] = {}
+        """Operations by their number among the library's convolutions."""
+        for made in described:
+            struct = made.struct
+            is_conv = isinstance(struct, SkpConv)
+            add = library.skp_add_conv if is_conv else library.skp_add_element
+            index = add(self._handle, ctypes.byref(struct))
+            if index < 0:
+                raise MemoryError("no memory for the network's weights")
+            if is_conv:
+                self._convs.append(cast(SkpConv, struct))
+                if made.conv is not None:
+                    self.ops[index] = made.conv
+        if library.skp_finish(self._handle):
+            raise MemoryError("no memory for the network's maps")
+        count = len(self._convs)
+        # A view of the library's own counters: (convolutions, S, 2).
+        memory = library.skp_counts(self._handle)
+        array = (ctypes.c_int64 * (count * self.slots * 2)).from_address(
+            ctypes.addressof(memory.contents)
+        )
+        self._counts = torch.frombuffer(array, dtype=torch.int64).view(count, self.slots, 2)
+        self._outputs = torch.tensor([c.oh * c.ow for c in self._convs], dtype=torch.float64)
+        self._sums = torch.zeros(count, 2, dtype=torch.float64)
+        self._frames = self._first_frames = 0
+        wanted = sorted(set(plan.outputs))
+        self._wanted = wanted
+        self._wanted_ids = (ctypes.c_int32 * len(wanted))(*wanted)
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def step(self, frame: Tensor) -> Any:
+        frame = frame.contiguous()
+        due, first = self.schedule.due(self._age), self._age == 0
+        dense = (ctypes.c_uint8 * self.slots)(*due.tolist())
+        made = {}
+        for v in self._wanted:
+            value = self.plan.values[v]
+            made[v] = torch.empty(self.slots, value.channels, value.height, value.width)
+        pointers = (Floats * len(made))(
+            *(ctypes.cast(made[v].data_ptr(), Floats) for v in self._wanted)
+        )
+        cut = -1.0 if self.schedule.cut is None else self.schedule.cut
+        status = self._library.skp_run(
+            self._handle,
+            ctypes.cast(frame.data_ptr(), Floats),
+            dense,
+            cut,
+            len(made),
+            ctypes.cast(self._wanted_ids, Ints),
+            pointers,
+        )
+        if status:
+            raise ValueError("the frame has NaN or Inf; no state was changed")
+        counted = ~first
+        if bool(counted.any()):
+            shares = self._counts[:, counted].double().sum(1) / self._outputs[:, None]
+            self._sums += shares
+        self._frames += int(counted.sum())
+        self._first_frames += int(first.sum())
+        cuts = torch.tensor([flag == 2 for flag in dense])
+        self._age = torch.where(cuts, 0, self._age) + 1
+        outputs = [as_output(made[v], self.plan.values[v]) for v in self.plan.outputs]
+        return pytree.tree_unflatten(outputs, self.plan.tree)
+
+    @torch.inference_mode()
+    def forget(self, slots: Sequence[int]) -> None:
+        self._age[list(slots)] = 0
+
+    @torch.inference_mode()
+    def fix_masks(self, cells: Tensor | None) -> None:
+        for i, conv in enumerate(self._convs):
+            if cells is None:
+                self._library.skp_set_mask(self._handle, i, None)
+                continue
+            grid = (-(-conv.oh // conv.block_h), -(-conv.ow // conv.block_w))
+            at = [
+                ((torch.arange(n) + 0.5) * size / n).long()
+                for n, size in zip(grid, cells.shape, strict=True)
+            ]
+            mask = cells[at[0][:, None], at[1]].expand(self.slots, *grid)
+            mask = mask.to(torch.uint8).contiguous()
+            self._library.skp_set_mask(self._handle, i, mask.data_ptr())
+
+    def report(self) -> Report:
+        rows = [replace(row, density_sum=float(self._frames)) for row in self.plan.costs]
+        for i, op in self.ops.items():
+            if op.gated is not None and op.cost is not None:
+                computed, looked = self._sums[i].tolist()
+                rows[op.cost] = replace(
+                    rows[op.cost], density_sum=computed, gate_density_sum=looked
+                )
+        return Report(tuple(rows), self._frames, self._first_frames)
+
+    # -- what is inside --------------------------------------------------------------------------
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of maps and of everything that is kept between frames."""
+        return int(self._library.skp_state_bytes(self._handle))
+
+    @property
+    def half(self) -> bool:
+        """Whether maps are bfloat16."""
+        return self.precision == "bfloat16"
+
+    def map(self, value: int) -> Tensor:
+        """A view of a map, (S, C, H, W); bfloat16 or float32."""
+        v = self.plan.values[value]
+        pitch = self._library.skp_map_pitch(self._handle, value)
+        flat = _memory(self._library.skp_map_buffer(self._handle, value, 0))
+        assert flat is not None
+        flat = flat.view(torch.bfloat16 if self.half else torch.float32)
+        return flat.view(self.slots, v.height, v.width, pitch)[..., : v.channels].permute(
+            0, 3, 1, 2
+        )
+
+    def opened(self, conv: int) -> Tensor:
+        """A view of a convolution's mask in the last frame, (S, Hb, Wb) uint8."""
+        struct = self._convs[conv]
+        flat = self._buffer(conv, BufferKind.open)
+        assert flat is not None
+        rows = -(-struct.oh // struct.block_h)
+        return flat.view(self.slots, rows, -1)
+
+    def _buffer(self, conv: int, kind: BufferKind) -> Tensor | None:
+        return _memory(self._library.skp_conv_buffer(self._handle, conv, int(kind)))
+
+    # -- moving ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def state_dict(self) -> dict[str, Any]:
+        layers: dict[str, dict[str, Tensor]] = {}
+        for i, op in self.ops.items():
+            if op.gated is None:
+                continue
+            kept = {k.name: b.clone() for k in _KEPT if (b := self._buffer(i, k)) is not None}
+            # Of which layer: its outputs, as every engine's state has them.
+            layers[str(op.key)] = {**kept, "memory": kept.pop("z", torch.empty(0))}
+            layers[str(op.key)]["z"] = self.map(op.output).clone()
+        frame = _memory(self._library.skp_last_frame(self._handle))
+        assert frame is not None
+        return {
+            "age": self._age.clone(),
+            "precision": self.precision,
+            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
+            "last_frame": frame.clone(),
+            "maps": {v: self.map(v).clone() for v in self._used},
+            "layers": layers,
+        }
+
+    @torch.inference_mode()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_layers(self.net, state)
+        if state["precision"] != self.precision:
+            raise ValueError(
+                f"the state is in precision {state['precision']!r}, this stream computes in "
+                f"{self.precision!r}"
+            )
+        pairs: list[tuple[Tensor, Tensor | None]] = [
+            (saved, self.map(v)) for v, saved in state["maps"].items() if v in self._used
+        ]
+        for i, op in self.ops.items():
+            if op.gated is None:
+                continue
+            saved = state["layers"][str(op.key)]
+            for kind in _KEPT:
+                mine = self._buffer(i, kind)
+                theirs = saved.get("memory" if kind is BufferKind.z else kind.name)
+                if mine is not None or (theirs is not None and theirs.numel()):
+                    pairs.append((torch.empty(0) if theirs is None else theirs, mine))
+        pairs.append((state["last_frame"], _memory(self._library.skp_last_frame(self._handle))))
+        if sorted(state["maps"]) != self._used or any(
+            mine is None or saved.shape != mine.shape or saved.dtype != mine.dtype
+            for saved, mine in pairs
+        ):
+            raise ValueError(
+                "the state is of a network with other layers, or made by another version"
+            )
+        for saved, mine in pairs:
+            assert mine is not None
+            mine.copy_(saved)
+        self._library.skp_begin(self._handle)
+        self._age = state["age"].clone()
+
+
+def _memory(buffer: Any) -> Tensor | None:
+    """A view of a buffer's bytes."""
+    if not buffer.data or not buffer.bytes:
+        return None
+    array = (ctypes.c_uint8 * buffer.bytes).from_address(buffer.data)
+    return torch.frombuffer(array, dtype=torch.uint8)

@@ -1,0 +1,285 @@
+"""The native engine equals the step form, with every set of instructions that this CPU has."""
+
+import threading
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import skippose
+from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate, Stream
+from skippose.ops.schedule import Schedule
+from skippose.runtime import stream as stream_module
+from skippose.runtime.backends import BackendError
+from skippose.runtime.native import library
+from skippose.runtime.native.engine import NativeEngine
+from skippose.runtime.native.library import Isa, has
+
+pytestmark = pytest.mark.skipif(
+    NativeEngine.unavailable() is not None, reason=f"no native engine: {NativeEngine.unavailable()}"
+)
+torch.set_num_threads(1)
+
+GATES = {
+    "input": lambda b: InputNormGate(0.3, block=b),
+    "rms": lambda b: InputNormGate(0.4, p=2, block=b),
+    "largest": lambda b: InputNormGate(0.9, p="inf", block=b),
+    "raw": lambda b: InputNormGate(30.0, scale="absolute", normalize=False, block=b),
+    "output": lambda b: OutputNormGate(0.6, block=b),
+    "exact": lambda b: ExactNormGate(0.4, block=b),
+    "gumbel": lambda b: GumbelGate(init_open=-0.1, block=b),
+    "frame": lambda b: GumbelGate(init_open=-0.2, block=b, source="frame"),
+}
+POLICIES = ["hold", "previous"]
+ISAS = [
+    pytest.param(i, marks=pytest.mark.skipif(not has(i), reason=f"this CPU has no {i.name}"))
+    for i in Isa
+]
+
+
+@pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
+def isa(request, monkeypatch) -> Isa:
+    """Every set of instructions, forced."""
+    monkeypatch.setattr(NativeEngine, "isa", request.param)
+    return request.param
+
+
+class Everything(nn.Module):
+    """One of each operation that plans have; any size from 32 on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
+        self.wide, self.same = nn.Conv2d(16, 32, 3, 1, 1), nn.Conv2d(32, 32, 3, 1, 1)
+        self.down, self.point = nn.Conv2d(32, 40, 3, 2, 1), nn.Conv2d(40, 32, 1)
+        self.deep, self.grouped = (
+            nn.Conv2d(32, 32, 3, padding=1, groups=32),
+            nn.Conv2d(32, 48, 3, padding=2, dilation=2, groups=4),
+        )
+        self.up, self.uneven = (
+            nn.ConvTranspose2d(48, 20, 4, 2, 1),
+            nn.ConvTranspose2d(48, 8, 2, 3, output_padding=1, groups=2),
+        )
+        self.linear = nn.Linear(20, 7)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = torch.relu(self.norm(self.stem(x)))
+        y = F.leaky_relu(self.wide(x), 0.1)
+        y = torch.relu(self.same(y) + y)
+        d = self.point(F.silu(self.down(y)))
+        y = torch.relu(y + F.interpolate(d, size=y.shape[2:], mode="bilinear"))
+        y = F.hardswish(self.deep(y))
+        low = F.max_pool2d(y, 3, 2, 1) + F.avg_pool2d(y, 3, 2, 1)
+        y = y * torch.sigmoid(y.mean((2, 3), keepdim=True))
+        g = F.relu6(self.grouped(y))
+        t = torch.tanh(self.up(g))
+        low = F.interpolate(low, size=g.shape[2:])
+        return t, self.linear(t.mean((2, 3))), torch.cat([low, g], 1), self.uneven(g)
+
+
+def everything(gate: skippose.Gate, reference: str, lively) -> nn.Module:
+    """The network converted, its transposed convolutions dense."""
+    net = lively(Everything())
+    overrides = {"up": None, "uneven": None}
+    return skippose.convert(net, gate, reference=reference, overrides=overrides).eval()
+
+
+def densities(check) -> float:
+    found = list(check.engine.report().densities.values())
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("gate", GATES)
+def test_layer_by_layer(
+    gate, reference, slots, isa, follow, make_lively, make_moving_video
+) -> None:
+    net = everything(GATES[gate](2), reference, make_lively)
+    schedule = Schedule(refresh_every=5, cut=0.95)
+    video = make_moving_video(7, slots, (63, 52))
+    check = follow(net, video[0], schedule, 2e-5, 2e-5, kind=NativeEngine, threads=2)
+    for frame in video:
+        check.step(frame)
+    assert 0.02 < densities(check) < 0.98, "live gates"
+    assert check.masks_near < 0.01 * check.masks_seen
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("gate", ["input", "exact", "gumbel"])
+def test_layer_by_layer_in_half_precision(
+    gate, reference, isa, follow, make_lively, make_moving_video
+) -> None:
+    """Stated bound: an output is within 2% of its layer's largest, a score within 3%."""
+    net = everything(GATES[gate](2), reference, make_lively)
+    video = make_moving_video(5, 2, (63, 52))
+    options = dict(kind=NativeEngine, precision="bfloat16", threads=1)
+    check = follow(net, video[0], Schedule(), 0.03, 0.02, **options)
+    for frame in video:
+        check.step(frame)
+    assert 0.02 < densities(check) < 0.98, "live gates"
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+def test_an_hrnet_free_running(reference, make_hrnet, make_moving_video) -> None:
+    """Masks may flip within rounding; here none does, and outputs stay together."""
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.3, block=4), reference=reference).eval()
+    native, eager = Stream(net, backend="native", threads=2), Stream(net, backend="eager")
+    for frame in make_moving_video(6, 2, (64, 96)):
+        torch.testing.assert_close(native(frame), eager(frame), rtol=1e-4, atol=1e-4)
+    assert native.backend == "native"
+    found, expected = native.report(), eager.report()
+    assert found.gmacs == pytest.approx(expected.gmacs, rel=1e-6)
+    assert found.first_gmacs == pytest.approx(expected.first_gmacs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("size", [(256, 256), (256, 192), (255, 191)])
+@pytest.mark.parametrize("width", [18, 32])
+def test_hrnet_layer_by_layer_on_real_video(
+    width, size, reference, follow, make_hrnet, make_real_video
+) -> None:
+    net = make_hrnet(width)
+    net = skippose.convert(net, InputNormGate(0.2, block=4), reference=reference).eval()
+    video = make_real_video(4, 1, size)
+    check = follow(net, video[0], Schedule(), 1e-4, 1e-4, kind=NativeEngine, threads=2)
+    for frame in video:
+        check.step(frame)
+    assert check.masks_near < 0.01 * check.masks_seen
+
+
+def test_all_open_is_dense_and_all_closed_is_the_first(make_hrnet, make_moving_video) -> None:
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    video = make_moving_video(3, 1, (64, 64))
+    opened = skippose.convert(net, InputNormGate(0.0)).eval()
+    stream = Stream(opened, backend="native")
+    for frame in video:
+        torch.testing.assert_close(stream(frame), net(frame), rtol=1e-4, atol=1e-4)
+    closed = skippose.convert(net, InputNormGate(1e9)).eval()
+    stream = Stream(closed, backend="native")
+    first = stream(video[0])
+    for frame in video[1:]:
+        assert torch.equal(stream(frame), first)
+    assert stream.report().gmacs == 0
+
+
+def test_fixed_masks_are_the_shares_asked_for(make_hrnet, make_moving_video) -> None:
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.3, block=4)).eval()
+    video = make_moving_video(3, 1, (64, 64))
+    engine = NativeEngine(net, video[0], Schedule())
+    engine.step(video[0])
+    cells = torch.zeros(4, 4, dtype=torch.bool)
+    cells[:2] = True
+    engine.fix_masks(cells)
+    engine.step(video[1])
+    assert set(engine.report().densities.values()) == {0.5}
+    engine.fix_masks(None)
+    engine.step(video[1])
+    assert engine.report().gmacs < 0.3 * engine.report().dense_gmacs
+
+
+def test_streams_in_threads_share_a_network(make_hrnet, make_moving_video) -> None:
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.2, block=4)).eval()
+    videos = [make_moving_video(6, 1, (64, 64), seed=s) for s in range(3)]
+
+    def play(video: Tensor) -> list[Tensor]:
+        stream = Stream(net, backend="native", threads=2)
+        return [stream(frame) for frame in video]
+
+    expected, found = [play(v) for v in videos], [[] for _ in videos]
+    workers = [
+        threading.Thread(target=lambda i=i: found[i].extend(play(videos[i]))) for i in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for a, b in zip(expected, found, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_state_goes_on_bit_equal(
+    precision, gate, reference, make_lively, make_moving_video
+) -> None:
+    net = everything(GATES[gate](2), reference, make_lively)
+    video = make_moving_video(6, 2, (48, 40))
+    here = Stream(net, backend="native", precision=precision)
+    for frame in video[:3]:
+        here(frame)
+    there = Stream(net, backend="native", precision=precision)
+    there.load_state_dict(here.state_dict())
+    for frame in video[3:]:
+        for a, b in zip(here(frame), there(frame), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_refused_frames_change_nothing(make_hrnet, make_moving_video) -> None:
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.2, block=4)).eval()
+    video = make_moving_video(4, 1, (64, 64))
+    clean, dirty = Stream(net, backend="native"), Stream(net, backend="native")
+    for frame in video:
+        bad = frame.clone()
+        bad[0, 1, 5, 5] = float("nan")
+        if dirty.slots:
+            with pytest.raises(ValueError, match="NaN or Inf"):
+                dirty(bad)
+            with pytest.raises(ValueError, match="shape"):
+                dirty(frame[..., :32])
+        assert torch.equal(dirty(frame), clean(frame))
+    assert str(dirty.report()) == str(clean.report())
+
+
+@pytest.mark.parametrize(
+    ("options", "frame", "message"),
+    [
+        ({"precision": "float16"}, torch.zeros(1, 3, 64, 64), "precision must be 'float32' or"),
+        ({"threads": 0}, torch.zeros(1, 3, 64, 64), "threads must be an integer of at least 1"),
+        ({}, torch.zeros(1, 3, 64, 64, dtype=torch.float64), "float32 frames on a CPU"),
+    ],
+)
+def test_what_it_does_not_take(options, frame, message, make_hrnet) -> None:
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1).to(frame.dtype)
+    net = skippose.convert(net, InputNormGate(0.2)).eval()
+    with pytest.raises(ValueError, match=message):
+        Stream(net, backend="native", **options)(frame)
+
+
+def test_other_paddings_are_left_to_the_other_engines() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")).eval()
+    net = skippose.convert(net, InputNormGate(0.1)).eval()
+    frame = torch.randn(1, 3, 16, 16)
+    with pytest.raises(BackendError, match="pads with zeros, not reflect"):
+        Stream(net, backend="native")(frame)
+    with pytest.warns(UserWarning, match="not 'native'"):
+        stream = Stream(net)
+        stream(frame)
+    assert stream.backend == "torch"
+
+
+def test_without_the_library_the_portable_engine_serves(monkeypatch, make_hrnet) -> None:
+    monkeypatch.setattr(library, "PATH", library.PATH.with_name("absent.so"))
+    library.load.cache_clear()
+    try:
+        net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+        net = skippose.convert(net, InputNormGate(0.2)).eval()
+        stream_module._said.clear()
+        stream = Stream(net)
+        with pytest.warns(UserWarning, match="backend 'torch'; not 'native': it was not compiled"):
+            stream(torch.zeros(1, 3, 64, 64))
+        with warnings.catch_warnings():  # once
+            warnings.simplefilter("error")
+            Stream(net)(torch.zeros(1, 3, 64, 64))
+        with pytest.raises(ValueError, match="'native' is not available: it was not compiled"):
+            Stream(net, backend="native")
+    finally:
+        library.load.cache_clear()
