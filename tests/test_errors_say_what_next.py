@@ -77,7 +77,7 @@ def test_no_annotations(config, case, tmp_path, monkeypatch):
     check_tools(message)
     # The variables that it names are those which the configs read.
     for variable, path in (("SKIPPOSE_DATA", JHMDB), ("SKIPPOSE_SYNTHETIC", DEMO)):
-        assert f"export {variable}=" in message or f"({variable}=" in message
+        assert f"export {variable}=" in message or f" {variable}=FOLDER for" in message
         bases = (ROOT / "configs" / "_base_" / "datasets").glob("*.py")
         used = [base for base in bases if f"${variable}:" in base.read_text()]
         assert len(used) == 1 and used[0].name in path.read_text(), variable

@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     if args.out is not None:
         note = "" if done.in_browsers else ": browsers do not play it; give a .webm file instead"
-        console.print(f"{args.out} ({done.encoder}){note}")
+        console.print(f"{args.out} ({done.encoder}){note}", soft_wrap=True)
 
 
 if __name__ == "__main__":

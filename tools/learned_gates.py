@@ -2,7 +2,7 @@
 """The experiments of results/learned_gates.md: gates trained in several ways, then compared.
 
     python tools/learned_gates.py train            # all rows, one after the other
-    python tools/learned_gates.py train hold/0.1   # one of them
+    python tools/learned_gates.py train --rows hold/0.1 hold/0.2
     python tools/learned_gates.py compare          # those that are there, on the test clips
 
 Further options of `compare` are those of tools/compare.py (`--clips 12`, `--perturb shake`).
@@ -119,7 +119,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("what", choices=("train", "compare"))
-    options.add_argument("rows", nargs="*", metavar="ROW", help="names in ROWS (default: all)")
+    options.add_argument(
+        "--rows", nargs="+", metavar="ROW", default=list(ROWS), help="of ROWS (default: all)"
+    )
     options.add_argument("--iters", type=int, default=150, help="of each training (default: 150)")
     options.add_argument("--work-dir", type=Path, default=Path("work_dirs/learned_gates"))
     options.add_argument("--results", type=Path, default=Path("results"), help="for the tables")
@@ -131,16 +133,17 @@ def main() -> None:
         help="thresholds of the untrained norm gates to compare with",
     )
     args, args.options = options.parse_known_args()
-    names = args.rows or list(ROWS)
-    for name in names:
+    if args.what == "train" and args.options:
+        options.error(f"train knows no {' '.join(args.options)}; rows are named by --rows")
+    for name in args.rows:
         if name not in ROWS:
             options.error(f"there is no row {name!r}; there are {', '.join(ROWS)}")
     args.work_dir, args.results = args.work_dir.resolve(), args.results.resolve()
     if args.what == "train":
-        for name in names:
+        for name in args.rows:
             train(name, args)
     else:
-        compare(names, args)
+        compare(args.rows, args)
 
 
 if __name__ == "__main__":

@@ -87,9 +87,11 @@ def _masks(
     size = (scores.shape[-2], scores.shape[-1])
     if held is None:
         held = scores[:, 0]
-    for number, t in enumerate(asked):
-        score = layer.pool(scores[:, t] - held)
-        masks[:, t] &= (score + offsets[:, number] > 0) | full[:, t]
+    number_of = {t: number for number, t in enumerate(asked)}
+    for t in range(scores.shape[1]):
+        if t in number_of:  # other frames are dense in every clip: all open, and all held anew
+            score = layer.pool(scores[:, t] - held)
+            masks[:, t] &= (score + offsets[:, number_of[t]] > 0) | full[:, t]
         if t + 1 < scores.shape[1]:
             held = torch.where(layer.expand(masks[:, t], size), scores[:, t], held)
     return masks

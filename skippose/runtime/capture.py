@@ -189,12 +189,13 @@ class _Recorder(TorchDispatchMode):
             raise CaptureError(f"layer {name!r} got {tuple(x.shape)}, not images (S, C, H, W)")
         self._frame_size = self._frame_size or (x.shape[-2], x.shape[-1])
         key = self._next(name)
+        conv, gate = Convolution.of(layer), layer.gate
+        conv.geometry.out_size(x.shape[-2], x.shape[-1])  # an input too small is an error
         self._paused = True
         try:
             z = layer.dense(x)
         finally:
             self._paused = False
-        conv, gate = Convolution.of(layer), layer.gate
         locations = z.shape[-2] * z.shape[-1]
         label = name + (f"#{key.call}" if key.call else "")
         gated, gain = None, 1.0

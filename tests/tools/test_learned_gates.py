@@ -51,7 +51,9 @@ def test_finished_rows_are_skipped_and_unknown_ones_refused(tmp_path):
     done.parent.mkdir()
     done.touch()
     command = [sys.executable, TOOL, "train", "--iters", "7", "--work-dir", tmp_path]
-    found = subprocess.run([*command, "hold/0.1"], capture_output=True, text=True)
+    found = subprocess.run([*command, "--rows", "hold/0.1"], capture_output=True, text=True)
     assert found.returncode == 0 and "hold/0.1: there already" in found.stdout
-    found = subprocess.run([*command, "holt/0.1"], capture_output=True, text=True)
+    found = subprocess.run([*command, "--rows", "holt/0.1"], capture_output=True, text=True)
     assert found.returncode == 2 and "no row 'holt/0.1'" in found.stderr
+    found = subprocess.run([*command, "hold/0.1"], capture_output=True, text=True)
+    assert found.returncode == 2 and "knows no hold/0.1" in found.stderr

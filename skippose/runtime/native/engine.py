@@ -110,15 +110,20 @@ class NativeEngine(Engine):
 
     # -- frames ----------------------------------------------------------------------------------
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def step(self, frame: Tensor) -> Any:
-        frame = frame.contiguous()
-        due, first = self.schedule.due(self._age), self._age == 0
-        dense = (ctypes.c_uint8 * self.slots)(*due.tolist())
         made = {}
-        for v in self._wanted:
+        for v in self._wanted:  # ordinary tensors: the caller may write to them
             value = self.plan.values[v]
             made[v] = torch.empty(self.slots, value.channels, value.height, value.width)
+        self._run(frame.contiguous(), made)
+        outputs = [as_output(made[v], self.plan.values[v]) for v in self.plan.outputs]
+        return pytree.tree_unflatten(outputs, self.plan.tree)
+
+    @torch.inference_mode()
+    def _run(self, frame: Tensor, made: dict[int, Tensor]) -> None:
+        due, first = self.schedule.due(self._age), self._age == 0
+        dense = (ctypes.c_uint8 * self.slots)(*due.tolist())
         pointers = (Floats * len(made))(
             *(ctypes.cast(made[v].data_ptr(), Floats) for v in self._wanted)
         )
@@ -142,8 +147,6 @@ class NativeEngine(Engine):
         self._first_frames += int(first.sum())
         cuts = torch.tensor([flag == 2 for flag in dense])
         self._age = torch.where(cuts, 0, self._age) + 1
-        outputs = [as_output(made[v], self.plan.values[v]) for v in self.plan.outputs]
-        return pytree.tree_unflatten(outputs, self.plan.tree)
 
     @torch.inference_mode()
     def forget(self, slots: Sequence[int]) -> None:
