@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from skippose.layers import SkipConv2d
@@ -18,12 +19,20 @@ class BackendError(ValueError):
     """An engine cannot run this network, or not here; ``'auto'`` then takes the next one."""
 
 
+def not_finite(frame: Tensor) -> ValueError | None:
+    """What to raise for a frame with NaN or Inf in it, None for a good one."""
+    if bool(torch.isfinite(frame).all()):
+        return None
+    bad = [s for s in range(frame.shape[0]) if not bool(torch.isfinite(frame[s]).all())]
+    return ValueError(f"the frame has NaN or Inf in slots {bad}; no state was changed")
+
+
 class Engine(ABC):
     """Runs one network on frames of one kind, and keeps the state of their slots.
 
     Made with the first frame (or one like it, from a saved state) and used for frames of its shape,
     dtype and device only. The stream has checked a frame before it comes here: shape, dtype,
-    device, no NaN, evaluation mode.
+    device, evaluation mode, and, unless the engine ``checks_values``, no NaN or Inf.
 
     Args:
         net: the network.
@@ -40,6 +49,8 @@ class Engine(ABC):
     """Of the engine's saved states."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Which of ``precision`` and ``threads`` it takes."""
+    checks_values: ClassVar[bool] = False
+    """Whether :meth:`step` refuses NaN and Inf itself, with :func:`not_finite`'s error."""
 
     @classmethod
     def unavailable(cls) -> str | None:

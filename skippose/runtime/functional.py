@@ -61,7 +61,7 @@ def empty_state(plan: Plan, op: Conv, slots: int) -> dict[str, Tensor]:
     if layer.reference == "hold" and layer.gate.source == "residual":
         if layer.gate.sees == "linear":
             state["linear"] = z.new_zeros((slots, 1, out.height, out.width), dtype=exact)
-        elif layer.gate.sees == "input":
+        elif layer.holds_patches:
             state["patches"] = layer.patches(frame).contiguous()
     return state
 

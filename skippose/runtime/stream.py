@@ -18,6 +18,7 @@ from skippose.runtime.backends import (
     Engine,
     engines,
     gated_layers,
+    not_finite,
     unavailable,
 )
 
@@ -157,9 +158,11 @@ class Stream:
                     )
         if self.net.training or any(m.training for m in self._skipping):
             raise RuntimeError("the network is in training mode; call net.eval() before streaming")
-        if not bool(torch.isfinite(frame).all()):
-            bad = [s for s in range(frame.shape[0]) if not bool(torch.isfinite(frame[s]).all())]
-            raise ValueError(f"the frame has NaN or Inf in slots {bad}; no state was changed")
+        if self._engine is not None and self._engine.checks_values:
+            return
+        error = not_finite(frame)
+        if error is not None:
+            raise error
 
     def reset(self, slots: Iterable[int] | None = None) -> None:
         """Begins anew: the given slots' next frame is dense; all slots and any size by default.

@@ -93,7 +93,7 @@ class ConvNode:
         pixels = self.block[0] * self.block[1]
         if op.gated is not None and since_held:
             self.holds = self.holds or gate.sees == "output"
-            if gate.sees == "input":
+            if op.gated.holds_patches:
                 shape = (blocks, self.patches.shape[1] * x.channels)
                 self.held = torch.zeros(shape, dtype=self.dtype, device=device)
             elif gate.sees == "linear":
@@ -282,14 +282,17 @@ class ConvNode:
                     keep = score.reshape(count, -1)
                     score = score - self.linear.index_select(0, where).view_as(score)
             else:
-                norm = cast(NormGate, gate)
                 change = patches
                 if self.held is not None:
                     keep = patches.view(count, -1)
-                    # In the memory of what was held: a norm does not see the sign.
+                    # In the memory of what was held: neither sees the sign.
                     change = self.held.index_select(0, where).view_as(patches).sub_(patches)
-                power = _power(change, norm.p, own=True).view(count, 1, *self.patch)
-                score = self._input_norm(power, patches.shape[-1])
+                if gate.sees == "magnitude":
+                    score = gate.score(change.permute(0, 3, 1, 2), layer.conv.unpadded())[:, 0]
+                else:
+                    norm = cast(NormGate, gate)
+                    power = _power(change, norm.p, own=True).view(count, 1, *self.patch)
+                    score = self._input_norm(power, patches.shape[-1])
         if self.valid is not None:
             score = score.masked_fill(~self.valid.index_select(0, where), -math.inf)
         largest = score.amax((-2, -1))[:, None, None, None]

@@ -219,6 +219,10 @@ def _conv(op: Conv, plan: Plan, decides: bool) -> Described:
     d.block_h, d.block_w = op.block
     d.previous, d.frame_source = op.reference == "previous", gate.source == "frame"
     if isinstance(gate, GumbelGate):
+        if op.gated.holds_patches:
+            raise BackendError(
+                f"layer {op.key}: the native engine has no rectified Gumbel gate under 'hold'"
+            )
         d.gate, d.rectify = GateKind.linear, gate.rectify
         d.phi, d.gate_bias = made.floats(gate.weight), float(gate.bias)
         return made

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from skippose.ops.schedule import Schedule
 from skippose.report import Report
-from skippose.runtime.backends import BackendError, Engine, check_layers, gated_layers, kind_of
+from skippose.runtime.backends import (
+    BackendError,
+    Engine,
+    check_layers,
+    gated_layers,
+    kind_of,
+    not_finite,
+)
 from skippose.runtime.capture import capture
 from skippose.runtime.dense_ops import as_output
 from skippose.runtime.native.describe import Described, describe, needs_before
@@ -34,6 +41,8 @@ class NativeEngine(Engine):
 
     name = "native"
     options = frozenset({"precision", "threads"})
+    # In torch it would be done by its own threads, which then spin where ours should run.
+    checks_values = True
     isa: ClassVar[Isa | None] = None
     """Instruction set to use, for tests; None for the best that there is."""
 
@@ -138,7 +147,9 @@ class NativeEngine(Engine):
             pointers,
         )
         if status:
-            raise ValueError("the frame has NaN or Inf; no state was changed")
+            error = not_finite(frame)
+            assert error is not None
+            raise error
         counted = ~first
         if bool(counted.any()):
             shares = self._counts[:, counted].double().sum(1) / self._outputs[:, None]

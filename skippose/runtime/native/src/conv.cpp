@@ -24,6 +24,10 @@ Ahead fetch_ahead(int chunk, int c1, bool last, int groups, int most, int per_st
   return {inside ? weight + bytes : next, (per_step + groups - 1) / groups};
 }
 
+inline void fetch(const void *from, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at, 0, 3);
+}
+
 }  // namespace
 
 // A block's input with its halo as float32: x, or under `previous` its change since the last frame.
@@ -112,6 +116,24 @@ void Plan::finish_chunk(Conv &c, int chunk, int n, Scratch &s) {
   typed->epilogue(e);
 }
 
+// What finish_chunk will read, while the GEMM runs.
+void Plan::fetch_chunk(const Conv &c, int chunk, int n, const Scratch &s) const {
+  const SkpConv &d = c.d;
+  const Map &out = maps[d.out];
+  const Chunk &k = c.chunks[chunk];
+  const int64_t bytes = k.width * element_size;
+  for (int i = 0; i < n; i++) {
+    const int64_t at = s.offsets[i] + k.first;
+    if (s.offsets[i] < 0) continue;
+    fetch(out.data + at * element_size, bytes);
+    if (c.z) {
+      const int64_t each = c.z_float ? sizeof(float) : element_size;
+      fetch(c.z + at * each, k.width * each);
+    }
+    for (int q = 0; q < d.nskip; q++) fetch(maps[d.skip[q]].data + at * element_size, bytes);
+  }
+}
+
 void Plan::mark_changed(Conv &c, int n, Scratch &s) {
   Map &out = maps[c.d.out];
   for (int i = 0; i < n; i++)
@@ -133,6 +155,7 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
       const int32_t block = c.open[i + q];
       if (direct) {
         patches[q] = (const float *)c.held + block * c.patch;
+        fetch(patches[q], c.patch * sizeof(float));  // written by another core, often
       } else {
         float *patch = s.patch.data() + q * c.patch;
         gather(c, block / c.blocks, block % c.blocks, patch);
@@ -151,6 +174,7 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
         shifted = chunk.in;
       }
       const float *w = c.weight + chunk.weight;
+      fetch_chunk(c, k, n, s);
       if (c.depthwise) {
         kernels->depthwise(s.pixels.data(), n, taps, c.taps, w, chunk.width, s.acc.data());
       } else {

@@ -29,7 +29,10 @@ class Arena {
   size_t left_ = 0, taken_ = 0;
 };
 
-inline void raise_flag(uint8_t *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
+// Looks first: a line that is only read may stay in every core's cache.
+inline void raise_flag(uint8_t *flag) {
+  if (!__atomic_load_n(flag, __ATOMIC_RELAXED)) __atomic_store_n(flag, 1, __ATOMIC_RELAXED);
+}
 
 struct Map {
   int h, w, c, pitch;
@@ -161,6 +164,7 @@ class Plan {
   int list_outputs(const Conv &c, const int32_t *blocks, int count, const float *const *patches,
                    Scratch &s) const;
   void finish_chunk(Conv &c, int chunk, int n, Scratch &s);
+  void fetch_chunk(const Conv &c, int chunk, int n, const Scratch &s) const;
   void mark_changed(Conv &c, int n, Scratch &s);
 
   // element.cpp
