@@ -284,7 +284,7 @@ class _Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         if self._paused:
             return out
-        reads = [t for t in pytree.tree_leaves((args, kwargs)) if self._id(t) is not None]
+        reads = [t for t in pytree.tree_flatten((args, kwargs))[0] if self._id(t) is not None]
         if not reads:
             return out  # a constant
         named = _arguments(func, args, kwargs)
