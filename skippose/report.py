@@ -37,6 +37,31 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
+class StateMemory:
+    """What a stream keeps between frames, of all its slots.
+
+    Attributes:
+        state_bytes: maps, and all that gates compare with; neither weights nor scratch memory.
+        conv_bytes: inputs and outputs of the network's convolutions together, each counted where
+            it is read or written, in the precision that the stream computes in.
+    """
+
+    state_bytes: int
+    conv_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times the convolutions' inputs and outputs the state is."""
+        return self.state_bytes / self.conv_bytes if self.conv_bytes else math.inf
+
+    def __str__(self) -> str:
+        return (
+            f"state: {self.state_bytes / 1e6:.3g} MB, {self.ratio:.2f} times the convolutions' "
+            "inputs and outputs"
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """Costs of a network over clips or a stream; reports of the same network can be added.
 
@@ -47,11 +72,14 @@ class Report:
         layers: in the order in which they ran.
         frames: counted frames, over all clips or slots.
         first_frames: first frames of clips or slots.
+        memory: of the stream that it is a report of, where its engine knows; else None. Memory is
+            not spent frame by frame: a sum of reports has that of the last one that knows it.
     """
 
     layers: tuple[LayerCost, ...] = field(default=(), repr=False)
     frames: int = 0
     first_frames: int = 0
+    memory: StateMemory | None = None
 
     def __add__(self, other: Report) -> Report:
         if not self.layers:
@@ -74,7 +102,12 @@ class Report:
             )
             for a, b in zip(self.layers, other.layers, strict=True)
         )
-        return Report(layers, self.frames + other.frames, self.first_frames + other.first_frames)
+        return Report(
+            layers,
+            self.frames + other.frames,
+            self.first_frames + other.first_frames,
+            other.memory or self.memory,
+        )
 
     def beside(self, other: Report, suffix: str) -> Report:
         """The work of two passes over the same frames (a flip test), the second's names marked."""
@@ -152,6 +185,8 @@ class Report:
             "sparsity": _finite(self.sparsity),
             "frames": self.frames,
             "first_frames": self.first_frames,
+            "state_bytes": None if self.memory is None else self.memory.state_bytes,
+            "conv_bytes": None if self.memory is None else self.memory.conv_bytes,
             "layers": [
                 {
                     "name": layer.name,
@@ -184,6 +219,8 @@ class Report:
             f"sparsity {self.sparsity:.4f}); {self.first_frames} first frames at "
             f"{self.first_gmacs:.4g} GMACs; norms {self.gadds:.3g} G additions"
         )
+        if self.memory is not None:
+            lines.append(str(self.memory))
         return "\n".join(lines)
 
 

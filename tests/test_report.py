@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate, Report, Stream
-from skippose.report import LayerCost, total
+from skippose.report import LayerCost, StateMemory, total
 
 torch.set_num_threads(1)
 
@@ -204,6 +205,21 @@ def test_reports_per_clip_add_up():
     assert moving + still == whole == total([moving, still])
     # Means over frames, not over clips.
     assert whole.densities == pytest.approx({"0": 17 / 16 / 4, "1": 5 / 4 / 4})
+
+
+def test_memory_is_that_of_the_last_report_that_knows_it():
+    report = report_of(tiny(InputNormGate(0.1)), changes(), 4)
+    assert report.memory is None
+    assert "state:" not in str(report)
+    assert report.to_dict()["state_bytes"] is None
+    small, large = (replace(report, memory=StateMemory(n, 2_000_000)) for n in (10**6, 5 * 10**6))
+    assert (small + large).memory == (small + large + report).memory == large.memory
+    assert (large + small).memory == (Report() + small).memory == small.memory
+    assert large.beside(replace(small, memory=None), ", again").memory == large.memory
+    last = str(large).splitlines()[-1]
+    assert last == "state: 5 MB, 2.50 times the convolutions' inputs and outputs"
+    made = large.to_dict()
+    assert (made["state_bytes"], made["conv_bytes"]) == (5_000_000, 2_000_000)
 
 
 def test_an_empty_report_is_neutral():

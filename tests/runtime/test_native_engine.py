@@ -222,6 +222,41 @@ def test_a_state_goes_on_bit_equal(
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("gate", ["input", "output", "exact", "gumbel"])
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize(("precision", "size"), [("float32", 4), ("bfloat16", 2)])
+def test_the_report_shows_the_state_and_it_is_small(
+    precision, size, reference, gate, make_hrnet, make_moving_video
+) -> None:
+    """At most 2.5 times the inputs and outputs of all convolutions, at blocks of 4 and 8."""
+    plain = make_hrnet(32, modules=(1, 1, 1), blocks=1)
+    for block in (4, 8):
+        net = skippose.convert(plain, GATES[gate](block), reference=reference).eval()
+        seen = 0
+
+        def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            nonlocal seen
+            seen += inputs[0].numel() + output.numel()
+
+        frame = make_moving_video(1, 2, (64, 64))[0]
+        layers = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+        hooks = [layer.register_forward_hook(count) for layer in layers]
+        net(frame)
+        for hook in hooks:
+            hook.remove()
+        stream = Stream(net, backend="native", precision=precision)
+        stream(frame)
+        memory = stream.report().memory
+        assert memory.conv_bytes == seen * size
+        assert memory.state_bytes == stream._engine.state_bytes
+        assert 0.5 < memory.ratio <= 2.5
+        assert str(stream.report()).endswith(str(memory))
+        before = memory.state_bytes
+        stream(frame + 1)
+        stream.reset()
+        assert stream.report().memory.state_bytes == before, "kept in what is past"
+
+
 def test_refused_frames_change_nothing(make_hrnet, make_moving_video) -> None:
     net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
     net = skippose.convert(net, InputNormGate(0.2, block=4)).eval()

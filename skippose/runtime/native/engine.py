@@ -13,7 +13,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from skippose.ops.schedule import Schedule
-from skippose.report import Report
+from skippose.report import Report, StateMemory
 from skippose.runtime.backends import (
     BackendError,
     Engine,
@@ -26,7 +26,7 @@ from skippose.runtime.capture import capture
 from skippose.runtime.dense_ops import as_output
 from skippose.runtime.native.describe import Described, describe, needs_before
 from skippose.runtime.native.library import BufferKind, Floats, Ints, Isa, SkpConv, best, has, load
-from skippose.runtime.plan import Conv, Plan
+from skippose.runtime.plan import Conv, ConvTranspose, Plan
 
 _KEPT = (BufferKind.z, BufferKind.held, BufferKind.power, BufferKind.linear, BufferKind.scale)
 
@@ -186,7 +186,8 @@ class NativeEngine(Engine):
                 rows[op.cost] = replace(
                     rows[op.cost], density_sum=computed, gate_density_sum=looked
                 )
-        return Report(tuple(rows), self._frames, self._first_frames)
+        memory = StateMemory(self.state_bytes, self._conv_bytes())
+        return Report(tuple(rows), self._frames, self._first_frames, memory)
 
     # -- what is inside --------------------------------------------------------------------------
 
@@ -194,6 +195,17 @@ class NativeEngine(Engine):
     def state_bytes(self) -> int:
         """Memory of maps and of everything that is kept between frames."""
         return int(self._library.skp_state_bytes(self._handle))
+
+    def _conv_bytes(self) -> int:
+        """Inputs and outputs of all convolutions, in the precision of the maps."""
+        used = [
+            self.plan.values[v]
+            for op in self.plan.ops
+            if isinstance(op, Conv | ConvTranspose)
+            for v in (op.inputs[0], op.output)
+        ]
+        values = sum(v.height * v.width * v.channels for v in used)
+        return self.slots * values * (2 if self.half else 4)
 
     @property
     def half(self) -> bool:
