@@ -7,10 +7,12 @@ from typing import Any
 
 from skippose.gates.base import Gate
 from skippose.gates.gumbel import GumbelGate
+from skippose.gates.gumbel_norm import GumbelNormGate
 from skippose.gates.norm import ExactNormGate, InputNormGate, NormGate, OutputNormGate
 
 GATES: dict[str, type[Gate]] = {
-    gate.__name__: gate for gate in (InputNormGate, OutputNormGate, ExactNormGate, GumbelGate)
+    gate.__name__: gate
+    for gate in (InputNormGate, OutputNormGate, ExactNormGate, GumbelGate, GumbelNormGate)
 }
 
 
@@ -42,6 +44,7 @@ __all__ = [
     "ExactNormGate",
     "Gate",
     "GumbelGate",
+    "GumbelNormGate",
     "InputNormGate",
     "NormGate",
     "OutputNormGate",

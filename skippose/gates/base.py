@@ -40,7 +40,7 @@ class Gate(nn.Module):
         ValueError: for a block below 1, an unknown mode or an unknown source.
     """
 
-    sees: Literal["input", "output", "linear"]
+    sees: Literal["input", "output", "linear", "magnitude"]
 
     def __init__(
         self, block: int = 1, block_mode: BlockMode = "scaled", source: Source = "residual"

@@ -13,6 +13,27 @@ from skippose.ops.geometry import Convolution, accumulation_dtype
 from skippose.ops.one_channel import convolve_to_one
 
 
+def check_sampling(temperature: float, noise: float) -> None:
+    """Raises ValueError for a temperature that is not positive or a negative noise."""
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature!r}")
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"noise must be at least 0, got {noise!r}")
+
+
+def logistic(like: Tensor) -> Tensor:
+    """Logistic noise, the difference of two Gumbels, in the shape and dtype of ``like``."""
+    u = torch.rand_like(like).clamp_min_(torch.finfo(like.dtype).tiny)
+    return torch.log(u) - torch.log1p(-u)
+
+
+def binary_sample(logit: Tensor, temperature: float) -> Tensor:
+    """``1[logit > 0]`` as a float, with the gradient of ``sigmoid(logit / temperature)``."""
+    soft = torch.sigmoid(logit / temperature)
+    # hard + (soft - soft) in this order: exactly 0 or 1 in value.
+    return (logit > 0).to(soft.dtype) + (soft - soft.detach())
+
+
 class GumbelGate(Gate):
     """A convolution φ to one channel looks at the change: ``logit = φ * d + c``.
 
@@ -29,15 +50,20 @@ class GumbelGate(Gate):
         noise: how much of the logistic noise is added in training; 1 as in the paper, 0 decides as
             in evaluation.
         init_open: the initial c, a logit; positive so that training begins with open gates.
-        rectify: feed ``|d|`` instead of d, as the authors' code does. Only with reference
-            ``previous``: under ``hold`` a gate's memory is φ*x, from which ``|d|`` cannot be had.
+        rectify: feed ``|d|`` instead of d, as the authors' code does. Under ``hold`` the layer then
+            remembers the input that each output was last computed from, as for norm gates, and not
+            φ*x alone.
+        threshold: begin as the norm gate that opens where the mean of ``|d|`` exceeds this: φ is
+            the constant that makes ``logit = init_open · (1 - mean|d| / threshold)``. ``init_open``
+            must be negative then, and says how sharply the gate tells changes apart. None draws φ
+            at random.
 
     Raises:
-        ValueError: for a temperature that is not positive, a c that is not finite or a negative
-            noise.
+        ValueError: for a temperature that is not positive, a c that is not finite, a negative
+            noise, or a threshold that is not positive, lacks ``rectify`` or a negative
+            ``init_open``.
     """
 
-    sees = "linear"
     weight: nn.Parameter
     bias: nn.Parameter
 
@@ -50,14 +76,22 @@ class GumbelGate(Gate):
         init_open: float = 3.0,
         rectify: bool = False,
         noise: float = 1.0,
+        threshold: float | None = None,
     ) -> None:
         super().__init__(block, block_mode, source)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature!r}")
+        check_sampling(temperature, noise)
         if not math.isfinite(init_open):
             raise ValueError(f"init_open must be a finite logit, got {init_open!r}")
-        if not (math.isfinite(noise) and noise >= 0):
-            raise ValueError(f"noise must be at least 0, got {noise!r}")
+        if threshold is not None:
+            if not (math.isfinite(threshold) and threshold > 0):
+                raise ValueError(f"threshold must be positive, got {threshold!r}")
+            if not (rectify and init_open < 0):
+                raise ValueError(
+                    "a threshold needs rectify=True and a negative init_open, "
+                    f"got rectify={rectify!r}, init_open={init_open!r}"
+                )
+        self.sees = "magnitude" if rectify else "linear"
+        self.threshold = threshold
         self.temperature = float(temperature)
         self.noise = float(noise)
         self.init_open = float(init_open)
@@ -69,8 +103,11 @@ class GumbelGate(Gate):
         like = conv.weight.detach()
         gate.weight = nn.Parameter(like.new_empty(1, conv.in_channels, *conv.kernel_size))
         gate.bias = nn.Parameter(like.new_full((1,), self.init_open))
-        bound = 1 / math.sqrt(gate.weight[0].numel())
-        nn.init.uniform_(gate.weight, -bound, bound)
+        count = gate.weight[0].numel()
+        if self.threshold is None:
+            nn.init.uniform_(gate.weight, -1 / math.sqrt(count), 1 / math.sqrt(count))
+        else:
+            nn.init.constant_(gate.weight, -self.init_open / (self.threshold * count))
         return gate
 
     @property
@@ -91,19 +128,14 @@ class GumbelGate(Gate):
 
     def decide(self, score: Tensor, scale: Tensor | None, offsets: Tensor | None = None) -> Tensor:
         logit = score + (self.offsets(score) if offsets is None else offsets)
-        if not self.training:
-            return logit > 0
-        soft = torch.sigmoid(logit / self.temperature)
-        # hard + (soft - soft) in this order: exactly 0 or 1 in value.
-        return (logit > 0).to(soft.dtype) + (soft - soft.detach())
+        return binary_sample(logit, self.temperature) if self.training else logit > 0
 
     def offsets(self, like: Tensor) -> Tensor:
         """c, and in training the noise: the shape and dtype of ``like``."""
         bias = self.bias.to(like.dtype)
         if not self.training:
             return bias.expand(like.shape)
-        u = torch.rand_like(like).clamp_min_(torch.finfo(like.dtype).tiny)
-        return bias + self.noise * (torch.log(u) - torch.log1p(-u))
+        return bias + self.noise * logistic(like)
 
     def macs_per_output(self, conv: nn.Conv2d) -> int:
         return conv.in_channels * math.prod(conv.kernel_size)
@@ -115,4 +147,5 @@ class GumbelGate(Gate):
             "init_open": self.init_open,
             "rectify": self.rectify,
             "noise": self.noise,
+            "threshold": self.threshold,
         }

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from skippose.gates import Gate, build_gate
-from skippose.gates.gumbel import GumbelGate
 from skippose.layers.active import active_pass, inside_backward
 from skippose.layers.dense import count_macs
 from skippose.ops import REFERENCES, Convolution, GatedConvolution, Reference
@@ -20,22 +19,13 @@ def bind_gate(
     """A gate for one convolution, made from a template and in the convolution's mode.
 
     Raises:
-        ValueError: for an unknown reference, or one that the gate cannot serve.
+        ValueError: for an unknown reference.
     """
     if reference not in REFERENCES:
         raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
     template = build_gate(gate)
     if template is None:
         return None
-    if (
-        isinstance(template, GumbelGate)
-        and template.rectify
-        and (reference, template.source) == ("hold", "residual")
-    ):
-        raise ValueError(
-            "GumbelGate(rectify=True) needs reference='previous': with 'hold' the gate remembers "
-            "φ*x, from which |d| cannot be had"
-        )
     return template.for_layer(conv).train(conv.training)
 
 
@@ -53,7 +43,7 @@ class SkipConv2d(nn.Conv2d):
         **kwargs: as for ``nn.Conv2d``.
 
     Raises:
-        ValueError: for an unknown reference, or one that the gate cannot serve.
+        ValueError: for an unknown reference.
     """
 
     gate: Gate | None

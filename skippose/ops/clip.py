@@ -66,7 +66,7 @@ def skip_conv_clip(
             changed = full | moved.unflatten(0, (batch, frames))
     scores: _Scores | None = None
     scale = linear = None
-    if gate.sees == "linear":
+    if layer.decides_at_once:
         assert changed is not None
         since_held = changes is None and gate.source == "residual"
         seen = x if changes is None or gate.source == "frame" else changes
@@ -164,8 +164,10 @@ def _scores(
         return _KnownScores(seen, layer)
     if changes is not None:  # at dense frames these are no changes, and are not asked for
         return _KnownScores(response if sees == "output" else changes, layer)
+    if sees == "magnitude":
+        return _MagnitudeSinceHeld(x, layer, size, state)
     if sees == "input":
-        return _InputSinceHeld(x, layer, size, state)
+        return _InputSinceHeld(x.detach(), layer, size, state)
     return _OutputSinceHeld(response + conv.start(x), layer, size, state)
 
 
@@ -224,34 +226,37 @@ class _InputSinceHeld(_Scores):
     def __init__(
         self, x: Tensor, layer: GatedConvolution, size: tuple[int, int], state: SkipState | None
     ) -> None:
-        self.x, self.layer, self.size = x.detach(), layer, size
+        self.x, self.layer, self.size = x, layer, size
         self.patches = None if state is None else state.patches
         start = 0 if self.patches is None else self.BEFORE
         blocks = layer.all_open(x.shape[0], size, x.device)
         self.held_at = torch.full_like(blocks, start, dtype=torch.int64)
         self.buffer = torch.empty_like(self.x[:, 0])
 
-    @torch.no_grad()
     def at(self, t: int) -> Tensor:
-        now, gate, layer = self.x[:, t], cast(PairNormRule, self.layer.gate), self.layer
+        now, layer = self.x[:, t], self.layer
         live = self.held_at.unique().tolist()
         parts = []
         if live[0] == self.BEFORE and self.patches is not None:
             parts.append(layer.patch_score(layer.patches(now), self.patches, self.size))
-        pairs = [pair_power(now, self.x[:, s], gate.p, self.buffer) for s in live if s >= 0]
-        if pairs:
-            score = layer.pool(gate.finish(torch.cat(pairs), layer.conv, now.shape[1]))
-            parts += score.split(now.shape[0])
+        frames = [s for s in live if s >= 0]
+        if frames:
+            parts += layer.pool(self.pairs(now, frames)).split(now.shape[0])
         if len(parts) == 1:
             return parts[0]
         place = torch.zeros(self.x.shape[1] + 1, dtype=torch.int64, device=now.device)
         place[live] = torch.arange(len(live), device=now.device)  # -1 is the last one
         return torch.stack(parts).gather(0, place[self.held_at][None])[0]
 
+    def pairs(self, now: Tensor, frames: list[int]) -> Tensor:
+        """Scores of the changes since K frames: (B, C, H, W) to (K·B, 1, H', W')."""
+        gate = cast(PairNormRule, self.layer.gate)
+        powers = [pair_power(now, self.x[:, s], gate.p, self.buffer) for s in frames]
+        return gate.finish(torch.cat(powers), self.layer.conv, now.shape[1])
+
     def keep(self, t: int, gate: Tensor) -> None:
         self.held_at = torch.where(gate > 0.5, t, self.held_at)
 
-    @torch.no_grad()
     def remember(self, state: SkipState) -> None:
         held_at = self.held_at[:, 0, :, :, None, None, None]
         patches = self.patches
@@ -261,3 +266,11 @@ class _InputSinceHeld(_Scores):
                 patches = here if patches is None else torch.where(held_at == s, here, patches)
         assert patches is not None
         state.patches = patches.clone(memory_format=torch.contiguous_format)
+
+
+class _MagnitudeSinceHeld(_InputSinceHeld):
+    """The same for ``φ * |x_t - x_τ|``, through which a gradient goes to φ and to the frames."""
+
+    def pairs(self, now: Tensor, frames: list[int]) -> Tensor:
+        changes = torch.cat([now - self.x[:, s] for s in frames])
+        return self.layer.gate.score(changes, self.layer.conv)

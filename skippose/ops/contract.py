@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from skippose.ops.geometry import Convolution
@@ -26,8 +28,11 @@ class GateRule(Protocol):
     """
 
     @property
-    def sees(self) -> Literal["input", "output", "linear"]:
-        """What a score is made from: a norm of the input's change, of the output's, or φ*change."""
+    def sees(self) -> Literal["input", "output", "linear", "magnitude"]:
+        """What a score is made from.
+
+        A norm of the input's change, of the output's, φ * change, or φ * ``|change|``.
+        """
         ...
 
     @property
@@ -64,7 +69,10 @@ class PairNormRule(GateRule, Protocol):
 
 
 class LinearRule(GateRule, Protocol):
-    """A gate whose score is linear in what it sees, ``sees='linear'``; many frames at once."""
+    """A gate that weighs what it sees, ``sees='linear'`` or ``'magnitude'``; many frames at once.
+
+    With magnitudes that is so where no change depends on an earlier gate.
+    """
 
     def offsets(self, like: Tensor) -> Tensor:
         """What is added to block scores: the same shape, drawn in the order of its elements."""
@@ -108,7 +116,7 @@ class GatedConvolution:
         return pool_blocks(score, self.block)
 
     def patch_score(self, patches: Tensor, held: Tensor, size: tuple[int, int]) -> Tensor:
-        """Block scores of the change between two sets of patches, for gates that see the input.
+        """Block scores of the change between two sets of patches, for gates that hold patches.
 
         Args:
             patches: (N, Hb, Wb, C, Ph, Pw), this frame's.
@@ -122,11 +130,12 @@ class GatedConvolution:
         change = (patches - held).reshape(-1, *shape)
         score = self.gate.score(change, self.conv.unpadded())
         score = score.reshape(count, rows, columns, *self.block)
-        for i in (0, 1):
-            surplus = self.block[i] * score.shape[1 + i] - size[i]
-            if surplus:
-                last = score.select(1 + i, -1)  # (N, other, bh, bw)
-                last.narrow(2 + i, self.block[i] - surplus, surplus).zero_()
+        across = (rows * self.block[0], columns * self.block[1])
+        if across != size:
+            exists = score.new_ones(size, dtype=torch.bool)
+            exists = F.pad(exists, (0, across[1] - size[1], 0, across[0] - size[0]))
+            exists = exists.view(rows, self.block[0], columns, self.block[1]).transpose(1, 2)
+            score = score.masked_fill(~exists, -math.inf)
         return score.amax((-2, -1))[:, None]
 
     def all_open(self, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
@@ -141,6 +150,17 @@ class GatedConvolution:
     def close_unchanged(self, gate: Tensor, changed: Tensor) -> Tensor:
         """Closes blocks none of whose outputs, (N, 1, H', W') bool, changed."""
         return gate * (pool_blocks(changed.float(), self.block) > 0)
+
+    @property
+    def holds_patches(self) -> bool:
+        """Whether the gate compares with the input that each block was last computed from."""
+        since_held = self.reference == "hold" and self.gate.source == "residual"
+        return since_held and self.gate.sees in ("input", "magnitude")
+
+    @property
+    def decides_at_once(self) -> bool:
+        """Whether all frames of a clip can be decided together; see :class:`LinearRule`."""
+        return self.gate.sees in ("linear", "magnitude") and not self.holds_patches
 
     @property
     def must_know_changed(self) -> bool:
@@ -159,7 +179,8 @@ class SkipState:
         z: (S, O, H', W'), the last output; float32 or better for ``previous``.
         scale: (S,), the magnitude that relative thresholds refer to.
         x: (S, C, H, W), the last input.
-        patches: (S, Hb, Wb, C, Ph, Pw), the input each block was last computed from (``hold``).
+        patches: (S, Hb, Wb, C, Ph, Pw), the input each block was last computed from (``hold``,
+            gates that see the input or magnitudes).
         linear: (S, 1, H', W'), φ*x where last computed (``hold``, gates linear in x).
     """
 

@@ -132,7 +132,7 @@ def _hold_input(
     if layer.gate.sees == "linear":
         linear = layer.gate.score(x, layer.conv)
         after.linear = linear if state is None else torch.where(g > 0.5, linear, kept(state.linear))
-    elif layer.gate.sees == "input":
+    elif layer.holds_patches:
         patches = layer.patches(x)
         blocks = opened[:, 0, :, :, None, None, None] > 0.5
         after.patches = (

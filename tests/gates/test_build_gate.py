@@ -10,6 +10,7 @@ from skippose.gates import (
     ExactNormGate,
     Gate,
     GumbelGate,
+    GumbelNormGate,
     InputNormGate,
     OutputNormGate,
     build_gate,
@@ -19,7 +20,7 @@ NORMS = [InputNormGate, OutputNormGate, ExactNormGate]
 
 
 def test_all_gates_can_be_built_by_name():
-    assert {g.__name__: g for g in (*NORMS, GumbelGate)} == GATES
+    assert {g.__name__: g for g in (*NORMS, GumbelGate, GumbelNormGate)} == GATES
 
 
 @pytest.mark.parametrize("gate_class", NORMS)
@@ -38,7 +39,8 @@ def test_a_config_becomes_a_gate_and_is_not_changed(gate_class):
         InputNormGate(0.3, scale="absolute", p=2, block=3, block_mode="fixed", normalize=False),
         OutputNormGate(0.2, train_gates=True, source="frame"),
         ExactNormGate(0.0, p=math.inf),
-        GumbelGate(block=2, temperature=0.5, init_open=-1.0, rectify=True),
+        GumbelGate(block=2, temperature=0.5, init_open=-1.0, rectify=True, threshold=0.2),
+        GumbelNormGate(0.3, scale="absolute", p=2, block=3, sharpness=2.0, noise=0.5),
     ],
     ids=lambda g: type(g).__name__,
 )

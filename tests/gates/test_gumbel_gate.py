@@ -206,6 +206,9 @@ def test_training_with_the_gate_loss_closes_the_gates():
         (dict(temperature=math.nan), "temperature.*nan"),
         (dict(init_open=math.inf), "init_open.*inf"),
         (dict(init_open=math.nan), "init_open.*nan"),
+        (dict(threshold=0.1), "rectify=True and a negative init_open.*False.*3"),
+        (dict(threshold=0.1, rectify=True), "negative init_open.*3"),
+        (dict(threshold=0.0, rectify=True, init_open=-1.0), "threshold.*0"),
         (dict(block=0), "block.*0"),
         (dict(source="both"), "source.*'both'"),
     ],
@@ -213,6 +216,30 @@ def test_training_with_the_gate_loss_closes_the_gates():
 def test_bad_arguments_name_what_was_found(arguments, message):
     with pytest.raises(ValueError, match=message):
         GumbelGate(**arguments)
+
+
+@pytest.mark.parametrize("reference", ["hold", "previous"])
+@pytest.mark.parametrize("block", [1, 3])
+def test_with_a_threshold_it_begins_as_a_norm_gate(reference, block):
+    settings = dict(block=block, block_mode="fixed")
+    found = []
+    for gate in (
+        GumbelGate(rectify=True, threshold=0.07, init_open=-4.0, **settings),
+        InputNormGate(0.07, scale="absolute", **settings),
+    ):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+        net = skippose.convert(net, gate, reference=reference).eval()
+        torch.manual_seed(1)
+        moves = (torch.rand(6, 1, 12, 10) < 0.2) * torch.rand(6, 1, 12, 10)
+        frames = torch.rand(1, 3, 12, 10) + (moves * torch.randn(6, 3, 12, 10)).cumsum(0)
+        with skippose.clips(6) as run, torch.no_grad():
+            z = net(frames)
+        found.append((z, run.report(net)))
+    densities = [[layer.density_sum for layer in report.layers] for _, report in found]
+    assert densities[0] == densities[1]
+    assert all(0 < density < 5 for density in densities[0])
+    torch.testing.assert_close(found[0][0], found[1][0])
 
 
 def test_only_gumbel_gates_learn():

@@ -251,20 +251,11 @@ def test_an_unknown_reference_lists_those_there_are():
         SkipConv2d(2, 2, 1, gate=InputNormGate(0.1), reference="next")
 
 
-def test_rectify_needs_the_previous_frame():
-    with pytest.raises(ValueError, match="rectify=True.*'previous'.*'hold'"):
-        SkipConv2d(2, 2, 1, gate=GumbelGate(rectify=True))
-    SkipConv2d(2, 2, 1, gate=GumbelGate(rectify=True), reference="previous")
-    SkipConv2d(2, 2, 1, gate=GumbelGate(rectify=True, source="frame"))
-
-
 def test_a_failed_set_gate_changes_nothing():
     _, skip = pair()
     gate, reference = skip.gate, skip.reference
     with pytest.raises(ValueError):
         skip.set_gate(InputNormGate(0.2), "next")
-    with pytest.raises(ValueError):
-        skip.set_gate(GumbelGate(rectify=True), "hold")
     with pytest.raises(KeyError):
         skip.set_gate(dict(type="Nothing"), "previous")
     assert skip.gate is gate and skip.reference == reference

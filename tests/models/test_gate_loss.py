@@ -50,11 +50,32 @@ def test_values_and_gradients(
         (dict(weight=float("inf")), "weight.*inf"),
         (dict(weight=1.0, target=1.5), "target.*1.5"),
         (dict(weight=1.0, target=-0.1), "target.*-0.1"),
+        (dict(weight=1.0, target=0.1, memory=1.0), "memory.*1.0"),
+        (dict(weight=1.0, target=0.1, memory=-0.5), "memory.*-0.5"),
     ],
 )
 def test_bad_arguments(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         GateLoss(**arguments)
+
+
+def test_with_a_memory_the_mean_over_batches_aims_at_the_target() -> None:
+    loss = GateLoss(2.0, 0.3, memory=0.75)
+    expected = None
+    for share in (0.2, 0.9, 0.1, 0.1):
+        tensor = torch.tensor(share, requires_grad=True)
+        found = loss(tensor)
+        expected = share if expected is None else 0.75 * expected + 0.25 * share
+        assert found.item() == pytest.approx(2 * abs(expected - 0.3), abs=1e-6)
+        found.backward()
+        # The third is below the target itself, and the mean is not.
+        assert tensor.grad.item() == pytest.approx(2.0 if expected > 0.3 else -2.0)
+    again = GateLoss(2.0, 0.3, memory=0.75)
+    again.load_state_dict(loss.state_dict())
+    assert again.running == loss.running
+    before = loss.eval()(torch.tensor(0.9))
+    assert loss(torch.tensor(0.1)).item() == pytest.approx(before.item(), abs=1e-6)
+    assert not GateLoss(1.0, 0.3).state_dict()
 
 
 def test_a_layer_weighs_as_much_as_its_macs() -> None:

@@ -206,6 +206,34 @@ def test_the_gate_loss_is_added_where_gates_learn(build: Forms, make_video: Call
             assert layer.weight.grad is None or name != "head.final_layer"
 
 
+def test_consistency_is_the_distance_from_the_own_dense_answer(
+    build: Forms, make_video: Callable
+) -> None:
+    gate = dict(NORM, train_gates=True)
+    images, nested = make_video(2, 4, SIZE, torch.float64), samples([4, 3])
+    nets = [build(gate).eval(), build(gate, consistency=0.7).eval()]
+    plain, found = (net(images, nested, mode="loss") for net in nets)
+    with torch.no_grad():
+        dense = nets[1](images)
+        with skippose.clips(4, [4, 3]):
+            gated = nets[1](images)
+    square = (gated - dense).square().mean((1, 2, 3))
+    torch.testing.assert_close(
+        found["loss_consistency"].detach().double(),
+        0.7 * square[[1, 2, 3, 5, 6]].mean(),
+        rtol=1e-4,
+        atol=0,
+    )
+    assert square.max() > 0
+    assert "loss_consistency" not in plain
+    torch.testing.assert_close(found["loss_kpt"], plain["loss_kpt"])
+    net = nets[1].train()
+    net(images, nested, mode="loss")["loss_consistency"].backward()
+    assert net.head.final_layer.weight.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="consistency.*-1"):
+        build(gate, consistency=-1)
+
+
 def test_the_gate_share_is_the_share_of_macs(build: Forms, make_video: Callable) -> None:
     net = build(GUMBEL, gate_loss=dict(type="GateLoss", weight=1.0)).train()
     images, nested = make_video(2, 4, SIZE, torch.float64), samples([4, 2])

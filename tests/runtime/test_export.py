@@ -19,6 +19,7 @@ GATES = {
     "output": OutputNormGate(0.3),
     "exact": ExactNormGate(0.3),
     "gumbel": GumbelGate(init_open=-0.01, block_mode="fixed"),
+    "rectified": GumbelGate(init_open=-0.1, rectify=True, block_mode="fixed"),
 }
 POLICIES = ["hold", "previous"]
 

@@ -289,6 +289,13 @@ def test_what_it_does_not_take(options, frame, message, make_hrnet) -> None:
         Stream(net, backend="native", **options)(frame)
 
 
+def test_rectified_gates_that_hold_are_left_to_the_other_engines() -> None:
+    gate = GumbelGate(rectify=True)
+    net = skippose.convert(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), gate).eval()
+    with pytest.raises(BackendError, match="no rectified Gumbel gate under 'hold'"):
+        Stream(net, backend="native")(torch.randn(1, 3, 16, 16))
+
+
 def test_other_paddings_are_left_to_the_other_engines() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")).eval()
     net = skippose.convert(net, InputNormGate(0.1)).eval()

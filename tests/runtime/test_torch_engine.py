@@ -15,6 +15,7 @@ GATES = {
     "output": lambda b, f=1: OutputNormGate(0.6 * f, block=b),
     "exact": lambda b, f=1: ExactNormGate(0.4 * f, block=b),
     "gumbel": lambda b, f=1: GumbelGate(init_open=-0.1 * f, block=b),
+    "rectified": lambda b, f=1: GumbelGate(init_open=-0.1 * f, block=b, rectify=True),
     "frame": lambda b, f=1: GumbelGate(init_open=-0.2 * f, block=b, source="frame"),
 }
 POLICIES = ["hold", "previous"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -53,10 +54,12 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         reference: for those convolutions; by default the backbone's.
         overrides: gates of single layers among those, by name or glob pattern.
         gate_loss: config of a ``GateLoss``, added where gates learn.
+        consistency: weight of a further loss on clips, the mean square of the difference from the
+            network's own dense answer, which is a target without a gradient. 0 leaves it out.
         **kwargs: as for ``TopdownPoseEstimator``.
 
     Raises:
-        ValueError: for an unknown mode or a chunk below 1.
+        ValueError: for an unknown mode, a chunk below 1 or a negative consistency.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         reference: Reference | None = None,
         overrides: dict[str, GateLike] | None = None,
         gate_loss: dict[str, Any] | None = None,
+        consistency: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(backbone=backbone, **kwargs)
@@ -83,6 +87,9 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         count_layers(self)
         name_layers(self)
         self.gate_loss = None if gate_loss is None else MODELS.build(gate_loss)
+        if not (math.isfinite(consistency) and consistency >= 0):
+            raise ValueError(f"consistency must be a number of at least 0, got {consistency!r}")
+        self.consistency = float(consistency)
         self._check_test_cfg()
 
     @property
@@ -119,14 +126,19 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             data_samples: B lists of samples, one for each real frame.
 
         Returns:
-            mmpose's losses; ``loss_gate`` where gates learn; ``gate_share``, the share of the gated
-            layers' MACs, which is logged and not a loss.
+            mmpose's losses; ``loss_consistency`` where that has a weight; ``loss_gate`` where gates
+            learn; ``gate_share``, the share of the gated layers' MACs, which is logged and not a
+            loss.
         """
         nested = _by_clip(data_samples)
         if nested is None:
             return super().loss(inputs, data_samples)
         lengths = [len(clip) for clip in nested]
         frames = inputs.shape[0] // len(nested)
+        dense = None
+        if self.consistency:  # first, for a layer's last pass must be that of the clips
+            with torch.no_grad():
+                dense = self._forward(inputs)
         with clips(frames, lengths) as run:
             outputs = self._forward(inputs)
         labelled = [
@@ -143,6 +155,8 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         losses = _decoder_of(self.head).loss(
             _select(outputs, rows), [s for _, s in labelled], train_cfg=self.train_cfg
         )
+        if dense is not None:
+            losses["loss_consistency"] = self.consistency * _distance(outputs, dense, lengths)
         share = run.gate_loss()
         # Wherever gates learn, on every process alike, for a target is compared over all of them.
         if self.gate_loss is not None and self._gates_learn:
@@ -285,6 +299,17 @@ def _map(function: Callable[..., Any], *outputs: Any) -> Any:
     if isinstance(outputs[0], Tensor):
         return function(*outputs)
     return tuple(_map(function, *parts) for parts in zip(*outputs, strict=True))
+
+
+def _distance(outputs: Any, targets: Any, lengths: list[int]) -> Tensor:
+    """The mean square of what B clips differ by after their first frame, padding left out."""
+    if not isinstance(outputs, Tensor):
+        parts = [_distance(a, b, lengths) for a, b in zip(outputs, targets, strict=True)]
+        return torch.stack(parts).mean()
+    square = (outputs.float() - targets.float()).square().flatten(1).mean(1)
+    square = square.unflatten(0, (len(lengths), -1))
+    skipped = [clip[1:length] for clip, length in zip(square, lengths, strict=True)]
+    return torch.cat(skipped).sum() / max(1, sum(len(frames) for frames in skipped))
 
 
 def _select(outputs: Any, rows: Tensor) -> Any:
