@@ -23,7 +23,8 @@ class Isa(IntEnum):
     portable = 0
     avx2 = 1
     avx512 = 2
-    amx = 3
+    avx512bf16 = 3
+    amx = 4
 
 
 class GateKind(IntEnum):

@@ -26,7 +26,9 @@ int skp_has_isa(int isa) {
                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                     __builtin_cpu_supports("avx512dq");
   if (isa == SKP_AVX512) return wide;
-  if (isa == SKP_AMX && wide && skp::amx_compiled()) {
+  const bool pairs = wide && skp::kernels_avx512bf16() && __builtin_cpu_supports("avx512bf16");
+  if (isa == SKP_AVX512BF16) return pairs;
+  if (isa == SKP_AMX && pairs && skp::amx_compiled()) {
     // AMX-TILE and AMX-BF16: leaf 7, EDX bits 24 and 22.
     unsigned a = 7, b, c = 0, d;
     __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));

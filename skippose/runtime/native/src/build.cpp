@@ -82,6 +82,8 @@ int Plan::add_conv(const SkpConv &desc) {
   const int per_group_out = out.c / d.groups, per_group_in = x.c / d.groups;
   c.depthwise = d.groups > 1 && per_group_in == 1 && per_group_out == 1 && x.pitch % kLane == 0;
   c.tiles = half && amx && !d.previous && !own && d.groups == 1;
+  c.pairs = half && !c.tiles && kernels->gemm_pairs && !d.previous && !own && !c.depthwise &&
+            per_group_in % 2 == 0 && x.pitch % 2 == 0;
   c.im2col = c.tiles && x.pitch % 32 != 0;
   c.k32 = c.im2col ? round_up(c.taps * x.c, 32) / 32 : x.pitch / 32;
   c.macs_per_output = (int64_t)c.taps * per_group_in * out.c;
@@ -96,7 +98,7 @@ void Plan::pack(Conv &c) {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in], &out = maps[d.out];
   const int o_total = out.c, per_out = out.c / d.groups, per_in = x.c / d.groups;
-  int64_t size = 0, tiles = 0;
+  int64_t size = 0, half_size = 0;
   for (int first = 0; first < out.pitch; first += kChunk) {
     Chunk k;
     k.first = first;
@@ -107,8 +109,9 @@ void Plan::pack(Conv &c) {
     if (c.depthwise) k.channels = 1;
     k.weight = size;
     size += (int64_t)c.taps * k.channels * k.width;
-    k.tiles = tiles;
-    tiles += (int64_t)(c.im2col ? 1 : c.taps) * c.k32 * 1024;
+    k.half_weight = half_size;
+    half_size += c.pairs ? (int64_t)c.taps * k.channels * k.width
+                         : (int64_t)(c.im2col ? 1 : c.taps) * c.k32 * 1024;
     c.chunks.push_back(k);
   }
   auto at = [&](int o, int i, int t) -> float {  // 0 beyond the channels and outside of groups
@@ -122,9 +125,9 @@ void Plan::pack(Conv &c) {
     return widen(r);
   };
   if (c.tiles) {
-    c.tile_weight = weights.of<bf16>(tiles);
+    c.half_weight = weights.of<bf16>(half_size);
     for (const Chunk &k : c.chunks) {
-      bf16 *w = c.tile_weight + k.tiles;
+      bf16 *w = c.half_weight + k.half_weight;
       for (int t = 0; t < (c.im2col ? 1 : c.taps); t++)
         for (int b = 0; b < c.k32; b++)
           for (int side = 0; side < 2; side++)
@@ -138,6 +141,15 @@ void Plan::pack(Conv &c) {
                                              : at(channel, i, t);
                   narrow(v, w++);
                 }
+    }
+  } else if (c.pairs) {
+    c.half_weight = weights.of<bf16>(half_size);
+    for (const Chunk &k : c.chunks) {
+      bf16 *w = c.half_weight + k.half_weight;
+      for (int t = 0; t < c.taps; t++)
+        for (int i = 0; i < k.channels; i += 2)
+          for (int o = 0; o < k.width; o++)
+            for (int e = 0; e < 2; e++) narrow(at(k.first + o, k.in + i + e, t), w++);
     }
   } else {
     c.weight = weights.of<float>(size);
@@ -248,7 +260,7 @@ void Plan::finish() {
       Conv &c = *convs[s.index];
       auto same = std::find_if(waiting.begin(), waiting.end(), [&](const Conv *n) {
         return n->macs_per_output == c.macs_per_output && n->chunks.size() == c.chunks.size() &&
-               n->taps == c.taps && n->tiles == c.tiles;
+               n->taps == c.taps && n->tiles == c.tiles && n->pairs == c.pairs;
       });
       if (same != waiting.end()) {
         c.next = *same;

@@ -24,6 +24,12 @@ Ahead fetch_ahead(int chunk, int c1, bool last, int groups, int most, int per_st
   return {inside ? weight + bytes : next, (per_step + groups - 1) / groups};
 }
 
+const char *chunk_weight(const Conv &c, int chunk) {
+  const Chunk &k = c.chunks[chunk];
+  return c.half_weight ? (const char *)(c.half_weight + k.half_weight)
+                       : (const char *)(c.weight + k.weight);
+}
+
 inline void fetch(const void *from, int64_t bytes) {
   for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch((const char *)from + at, 0, 3);
 }
@@ -59,10 +65,11 @@ void Plan::gather(const Conv &c, int slot, int block, float *patch) const {
 }
 
 // Where each output of some blocks reads and writes: fills s.pixels, s.offsets, s.block_of.
-int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const float *const *patches,
+int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
                        Scratch &s) const {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in], &out = maps[d.out];
+  const int64_t pixel = x.pitch * (c.pairs ? sizeof(bf16) : sizeof(float));
   int n = 0;
   for (int q = 0; q < count; q++) {
     const int slot = blocks[q] / c.blocks, block = blocks[q] % c.blocks;
@@ -70,7 +77,8 @@ int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const fl
     const int ys = std::min(d.block_h, d.oh - oy0), xs = std::min(d.block_w, d.ow - ox0);
     for (int y = 0; y < ys; y++)
       for (int i = 0; i < xs; i++, n++) {
-        s.pixels[n] = patches[q] + ((int64_t)y * d.sh * c.patch_w + i * d.sw) * x.pitch;
+        s.pixels[n] =
+            (const char *)patches[q] + ((int64_t)y * d.sh * c.patch_w + i * d.sw) * pixel;
         const int oy = (oy0 + y) * d.step_y + d.at_y, ox = (ox0 + i) * d.step_x + d.at_x;
         s.offsets[n] = (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch;
         s.block_of[n] = blocks[q];
@@ -144,18 +152,22 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   const SkpConv &d = c.d;
   const int pitch = maps[d.in].pitch;
   const int batch = std::max(1, kPixels / (d.block_h * d.block_w));
-  const bool direct = c.held && !half;  // what the gate holds is laid out as the GEMM reads it
+  // What the gate holds is laid out as the GEMM reads it.
+  const bool direct = c.held && (c.pairs || !half);
+  const int64_t bytes = c.pairs ? sizeof(bf16) : sizeof(float);
   int taps[512];
   for (int t = 0; t < c.taps; t++)
     taps[t] = ((t / d.kw) * d.dh * c.patch_w + (t % d.kw) * d.dw) * pitch;
-  const float *patches[kPixels];
+  const void *patches[kPixels];
   for (int i = from; i < to; i += batch) {
     const int count = std::min(batch, to - i);
     for (int q = 0; q < count; q++) {
       const int32_t block = c.open[i + q];
       if (direct) {
-        patches[q] = (const float *)c.held + block * c.patch;
-        fetch(patches[q], c.patch * sizeof(float));  // written by another core, often
+        patches[q] = c.held + block * c.patch * bytes;
+        fetch(patches[q], c.patch * bytes);  // written by another core, often
+      } else if (c.pairs) {
+        patches[q] = gather_half(c, block, (bf16 *)s.patch.data() + q * c.patch);
       } else {
         float *patch = s.patch.data() + q * c.patch;
         gather(c, block / c.blocks, block % c.blocks, patch);
@@ -170,20 +182,25 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
     for (int k = c0; k < c1; k++) {
       const Chunk &chunk = c.chunks[k];
       if (chunk.in != shifted) {
-        for (int p = 0; p < n; p++) s.pixels[p] += chunk.in - shifted;
+        for (int p = 0; p < n; p++)
+          s.pixels[p] = (const char *)s.pixels[p] + (chunk.in - shifted) * bytes;
         shifted = chunk.in;
       }
-      const float *w = c.weight + chunk.weight;
       fetch_chunk(c, k, n, s);
+      const char *w = chunk_weight(c, k);
       if (c.depthwise) {
-        kernels->depthwise(s.pixels.data(), n, taps, c.taps, w, chunk.width, s.acc.data());
+        kernels->depthwise(s.pixels.data(), n, taps, c.taps, (const float *)w, chunk.width,
+                           s.acc.data());
       } else {
-        const int64_t bytes = (int64_t)c.taps * chunk.channels * chunk.width * sizeof(float);
-        const char *next = c.next ? (const char *)(c.next->weight + c.next->chunks[c0].weight) : nullptr;
-        const Ahead ahead = fetch_ahead(k, c1, i + batch >= to, (n + 7) / 8, 8, 8, bytes,
-                                        (const char *)w, next);
-        kernels->gemm(s.pixels.data(), n, taps, c.taps, chunk.channels, w, chunk.width,
-                      s.acc.data(), ahead.at, ahead.lines);
+        const int64_t size = (int64_t)c.taps * chunk.channels * chunk.width * bytes;
+        const char *next = c.next ? chunk_weight(*c.next, c0) : nullptr;
+        const Ahead ahead = fetch_ahead(k, c1, i + batch >= to, (n + 7) / 8, 8, 8, size, w, next);
+        if (c.pairs)
+          kernels->gemm_pairs(s.pixels.data(), n, taps, c.taps, chunk.channels / 2,
+                              (const bf16 *)w, chunk.width, s.acc.data(), ahead.at, ahead.lines);
+        else
+          kernels->gemm(s.pixels.data(), n, taps, c.taps, chunk.channels, (const float *)w,
+                        chunk.width, s.acc.data(), ahead.at, ahead.lines);
       }
       finish_chunk(c, k, n, s);
     }
@@ -273,11 +290,10 @@ void Plan::conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
       g.n = n;
       g.k32 = c.k32;
       g.pitch = c.im2col ? c.k32 * 32 : maps[d.in].pitch;
-      g.w = c.tile_weight + c.chunks[k].tiles;
+      g.w = (const bf16 *)chunk_weight(c, k);
       g.acc = s.acc.data();
       const int64_t bytes = (int64_t)g.ntaps * c.k32 * 1024 * sizeof(bf16);
-      const char *next =
-          c.next ? (const char *)(c.next->tile_weight + c.next->chunks[c0].tiles) : nullptr;
+      const char *next = c.next ? chunk_weight(*c.next, c0) : nullptr;
       const Ahead ahead = fetch_ahead(k, c1, i + batch >= to, (n + 31) / 32, 4, 32, bytes,
                                       (const char *)g.w, next);
       g.ahead = ahead.at;

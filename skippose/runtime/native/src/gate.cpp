@@ -233,15 +233,15 @@ bool Plan::decide_output(Conv &c, int slot, int by, int bx, Scratch &s) {
                      s.patch.data() + ((int64_t)r * c.patch_w + q) * x.pitch);
       }
   }
-  const float *patch = s.patch.data();
+  const void *patch = s.patch.data();
   const int n = list_outputs(c, &block, 1, &patch, s);
   s.power.assign(std::max(s.power.size(), (size_t)n), 0);
   std::vector<int> taps(c.taps);
   for (int t = 0; t < c.taps; t++)
     taps[t] = ((t / d.kw) * d.dh * c.patch_w + (t % d.kw) * d.dw) * maps[d.in].pitch;
   for (const Chunk &k : c.chunks) {
-    std::vector<const float *> px(n);
-    for (int i = 0; i < n; i++) px[i] = s.pixels[i] + k.in;
+    std::vector<const void *> px(n);
+    for (int i = 0; i < n; i++) px[i] = (const float *)s.pixels[i] + k.in;
     if (c.depthwise)
       kernels->depthwise(px.data(), n, taps.data(), c.taps, c.weight + k.weight, k.width,
                          s.acc.data());

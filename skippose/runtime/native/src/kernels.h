@@ -7,15 +7,15 @@ namespace skp {
 
 typedef uint16_t bf16;
 
-inline float widen(float v) { return v; }
-inline float widen(bf16 v) {
+static inline float widen(float v) { return v; }
+static inline float widen(bf16 v) {
   uint32_t bits = (uint32_t)v << 16;
   float f;
   __builtin_memcpy(&f, &bits, 4);
   return f;
 }
-inline void narrow(float v, float *out) { *out = v; }
-inline void narrow(float v, bf16 *out) {  // to nearest even; a NaN stays one
+static inline void narrow(float v, float *out) { *out = v; }
+static inline void narrow(float v, bf16 *out) {  // to nearest even; a NaN stays one
   uint32_t bits;
   __builtin_memcpy(&bits, &v, 4);
   if ((bits & 0x7fffffffu) > 0x7f800000u)
@@ -78,17 +78,22 @@ struct TypedKernels {
 
 struct Kernels {
   // acc (n rounded up to a group, kChunk) = sum over taps and channels; px: n pixels' receptive
-  // fields; ahead: weights of what comes next, of which `lines` cache lines are fetched per 4 steps.
-  void (*gemm)(const float *const *px, int n, const int *taps, int ntaps, int channels,
+  // fields, float32; ahead: weights of what comes next, of which `lines` cache lines are fetched per 4 steps.
+  void (*gemm)(const void *const *px, int n, const int *taps, int ntaps, int channels,
                const float *w, int width, float *acc, const char *ahead, int lines);
-  void (*depthwise)(const float *const *px, int n, const int *taps, int ntaps, const float *w,
+  void (*depthwise)(const void *const *px, int n, const int *taps, int ntaps, const float *w,
                     int width, float *acc);
   TypedKernels of[2];           // float32, bfloat16
+  // gemm on pairs of channels, bfloat16; w (taps, pairs, width, 2). Null where there is no
+  // instruction for it.
+  void (*gemm_pairs)(const void *const *px, int n, const int *taps, int ntaps, int pairs,
+                     const bf16 *w, int width, float *acc, const char *ahead, int lines);
 };
 
 const Kernels *kernels_portable();
 const Kernels *kernels_avx2();      // null where this build lacks it
 const Kernels *kernels_avx512();
+const Kernels *kernels_avx512bf16();
 
 // bfloat16 GEMM on tiles: acc (n, kChunk) = a (taps of n rows) * w. See kernels_amx.cpp.
 struct TileGemm {

@@ -76,13 +76,13 @@ inline void micro(const float *const *px, const int *taps, int ntaps, int channe
     for (int v = 0; v < NV; v++) acc[i][v].store(out + i * kChunk + v * V::N);
 }
 
-void gemm(const float *const *px, int n, const int *taps, int ntaps, int channels, const float *w,
+void gemm(const void *const *px, int n, const int *taps, int ntaps, int channels, const float *w,
           int width, float *acc, const char *ahead, int lines) {
   constexpr int P = V::kPixelGroup, NV = V::kVectors, W = NV * V::N;
   const int64_t step = (int64_t)ntaps * (channels / 4) * 64 * lines;
   for (int g = 0; g < n; g += P) {
     const float *group[P];
-    for (int i = 0; i < P; i++) group[i] = px[g + i < n ? g + i : n - 1];
+    for (int i = 0; i < P; i++) group[i] = (const float *)px[g + i < n ? g + i : n - 1];
     float *out = acc + (int64_t)g * kChunk;
     int c = 0;
     for (; c + W <= width; c += W)
@@ -94,13 +94,13 @@ void gemm(const float *const *px, int n, const int *taps, int ntaps, int channel
 }
 
 // One input channel for each output channel: w (ntaps, width).
-void depthwise(const float *const *px, int n, const int *taps, int ntaps, const float *w, int width,
+void depthwise(const void *const *px, int n, const int *taps, int ntaps, const float *w, int width,
                float *acc) {
   for (int i = 0; i < n; i++)
     for (int c = 0; c < width; c += V::N) {
       V sum = V::zero();
       for (int t = 0; t < ntaps; t++)
-        sum = V::fma(V::load(px[i] + taps[t] + c), V::load(w + t * width + c), sum);
+        sum = V::fma(V::load((const float *)px[i] + taps[t] + c), V::load(w + t * width + c), sum);
       sum.store(acc + (int64_t)i * kChunk + c);
     }
 }
@@ -296,7 +296,7 @@ constexpr TypedKernels typed() {
   return {epilogue<T>, power<T>, delta<T>, dot<T>, sum<T>, mul<T>, maximum<T>};
 }
 
-const Kernels kTable = {gemm, depthwise, {typed<float>(), typed<bf16>()}};
+const Kernels kTable = {gemm, depthwise, {typed<float>(), typed<bf16>()}, nullptr};
 
 }  // namespace
 }  // namespace skp

@@ -52,7 +52,7 @@ struct Map {
 struct Chunk {
   int first, width;                             // output channels
   int in, channels;                             // input channels
-  int64_t weight, tiles;                        // where its weights begin
+  int64_t weight, half_weight;                  // where its weights begin
 };
 
 struct Conv {
@@ -60,10 +60,10 @@ struct Conv {
   int taps, blocks_y, blocks_x, blocks;         // blocks: of one slot
   int patch_h, patch_w;                         // input of a block, halo included
   int64_t patch;                                // elements of it
-  bool holes, depthwise, tiles, im2col, needs_z, z_float, keeps_held, measures, looks;
+  bool holes, depthwise, tiles, pairs, im2col, needs_z, z_float, keeps_held, measures, looks;
   std::vector<Chunk> chunks;
   float *weight = nullptr, *bias = nullptr, *scale_o = nullptr, *shift_o = nullptr, *phi = nullptr;
-  bf16 *tile_weight = nullptr;
+  bf16 *half_weight = nullptr;                  // of tiles or pairs
   int k32 = 0;                                  // of tiles: input channels / 32
   const Conv *next = nullptr;                   // whose weights are fetched ahead
 
@@ -106,7 +106,7 @@ struct Scratch {                                // one for each thread
   std::vector<float> patch, power, acc;
   std::vector<bf16> rows, half_patch;
   std::vector<int32_t> block_of;                // output of the list -> its block
-  std::vector<const float *> pixels;
+  std::vector<const void *> pixels;
   std::vector<int64_t> offsets;
   std::vector<uint8_t> flags, add;
   std::vector<const void *> sources;
@@ -161,7 +161,7 @@ class Plan {
   void gather(const Conv &c, int slot, int block, float *patch) const;
   const bf16 *gather_half(const Conv &c, int64_t block, bf16 *scratch) const;
   int tile_rows(const Conv &c, const int32_t *blocks, int count, const bf16 **taps, Scratch &s);
-  int list_outputs(const Conv &c, const int32_t *blocks, int count, const float *const *patches,
+  int list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
                    Scratch &s) const;
   void finish_chunk(Conv &c, int chunk, int n, Scratch &s);
   void fetch_chunk(const Conv &c, int chunk, int n, const Scratch &s) const;

@@ -34,7 +34,10 @@ void spin_until(Condition done) {
 Plan::Plan(int slots, int isa, bool half, int threads)
     : slots(slots), half(half), element_size(half ? 2 : 4), amx(isa == SKP_AMX && half),
       threads_(threads) {
-  kernels = isa >= SKP_AVX512 ? kernels_avx512() : isa == SKP_AVX2 ? kernels_avx2() : kernels_portable();
+  kernels = isa >= SKP_AVX512BF16 ? kernels_avx512bf16()
+            : isa == SKP_AVX512   ? kernels_avx512()
+            : isa == SKP_AVX2     ? kernels_avx2()
+                                  : kernels_portable();
   typed = &kernels->of[half];
   shares_.reset(new Share[threads]);
   for (int t = 1; t < threads; t++) pool_.emplace_back([this, t] { serve(t); });

@@ -9,6 +9,7 @@ namespace skp {
 namespace {
 
 constexpr double kGrain = 8e5;            // MACs that are worth a task of their own, float32
+constexpr double kPairGrain = 1.6e6;      // on pairs
 constexpr double kTileGrain = 5e6;        // on tiles
 constexpr int64_t kGateGrain = 8192;      // elements of the input that are worth one
 
@@ -233,7 +234,7 @@ void Plan::plan_convs() {
     const int area = c.d.block_h * c.d.block_w, chunks = (int)c.chunks.size();
     const int batch = std::max(1, kPixels / area), batches = (c.nopen + batch - 1) / batch;
     const double macs = (double)c.nopen * area * c.macs_per_output;
-    const double grain = c.tiles ? kTileGrain : kGrain;
+    const double grain = c.tiles ? kTileGrain : c.pairs ? kPairGrain : kGrain;
     int pieces = 1;
     if (threads_ > 1 && macs > grain / 2)
       pieces = std::max(threads_, std::min(4 * threads_, (int)(macs / grain)));

@@ -8,7 +8,8 @@
 
 #define SKP_API extern "C" __attribute__((visibility("default")))
 
-enum SkpIsa { SKP_PORTABLE = 0, SKP_AVX2 = 1, SKP_AVX512 = 2, SKP_AMX = 3 };
+enum SkpIsa { SKP_PORTABLE = 0, SKP_AVX2 = 1, SKP_AVX512 = 2, SKP_AVX512BF16 = 3,
+              SKP_AMX = 4 };
 enum SkpGate { SKP_NO_GATE = 0, SKP_INPUT_NORM = 1, SKP_OUTPUT = 2, SKP_LINEAR = 3 };
 enum SkpAct {
   SKP_IDENTITY = 0, SKP_RELU = 1, SKP_CLAMP = 2, SKP_LEAKY = 3, SKP_SIGMOID = 4, SKP_SILU = 5,
