@@ -28,6 +28,7 @@ AVX512 += ["-mavx2", "-mfma", "-Wno-uninitialized"]
 OWN_FLAGS = {
     "kernels_avx2.cpp": ["-mavx2", "-mfma"],
     "kernels_avx512.cpp": AVX512,
+    "kernels_avx512bf16.cpp": [*AVX512, "-mavx512bf16"],
     "kernels_amx.cpp": [*AVX512, "-mamx-tile", "-mamx-bf16"],
 }
 
@@ -67,15 +68,16 @@ class BuildNative(build_ext):
         )
 
 
-setup(
-    cmdclass={"build_ext": BuildNative},
-    ext_modules=[
-        Extension(
-            "skippose.runtime.native.libskippose",
-            sorted(glob(f"{NATIVE}/src/*.cpp")),
-            depends=glob(f"{NATIVE}/src/*.h"),
-            language="c++",
-            optional=True,
-        )
-    ],
-)
+if __name__ == "__main__":  # the flags are read by tests/runtime/native/sanitize.py too
+    setup(
+        cmdclass={"build_ext": BuildNative},
+        ext_modules=[
+            Extension(
+                "skippose.runtime.native.libskippose",
+                sorted(glob(f"{NATIVE}/src/*.cpp")),
+                depends=glob(f"{NATIVE}/src/*.h"),
+                language="c++",
+                optional=True,
+            )
+        ],
+    )
