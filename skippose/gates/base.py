@@ -68,6 +68,11 @@ class Gate(nn.Module):
         return False
 
     @property
+    def samples(self) -> bool:
+        """Whether decisions are drawn by chance now."""
+        return False
+
+    @property
     def learns(self) -> bool:
         """Whether the gate loss reaches parameters of this gate."""
         return False

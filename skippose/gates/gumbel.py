@@ -111,6 +111,10 @@ class GumbelGate(Gate):
         return gate
 
     @property
+    def samples(self) -> bool:
+        return self.training
+
+    @property
     def learns(self) -> bool:
         return True
 

@@ -72,6 +72,10 @@ class GumbelNormGate(InputNormGate):
         self.log_eps = nn.Parameter(torch.tensor(math.log(value)))
 
     @property
+    def samples(self) -> bool:
+        return self.training
+
+    @property
     def learns(self) -> bool:
         return True
 

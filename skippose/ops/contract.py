@@ -38,6 +38,11 @@ class GateRule(Protocol):
     @property
     def source(self) -> Literal["residual", "frame"]: ...
 
+    @property
+    def samples(self) -> bool:
+        """Whether decisions are drawn by chance now: the same score may open a gate or not."""
+        ...
+
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
         """The plain formula: (N, C, K, L) columns and (N, O, L) = w * change to (N, L) scores."""
         ...
@@ -166,9 +171,11 @@ class GatedConvolution:
     def must_know_changed(self) -> bool:
         """Whether the gate must be told where nothing changed.
 
-        A norm of the input's change is zero there by itself; any other score may open a gate.
+        A norm of the input's change is zero there by itself, or what it was when the gate stayed
+        closed; any other score may open a gate, and so may chance.
         """
-        return self.gate.sees != "input" or self.gate.source == "frame"
+        gate = self.gate
+        return gate.sees != "input" or gate.source == "frame" or gate.samples
 
 
 @dataclass

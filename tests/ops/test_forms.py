@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skippose.gates import ExactNormGate, Gate, GumbelGate, InputNormGate, OutputNormGate
+from skippose.gates import (
+    ExactNormGate,
+    Gate,
+    GumbelGate,
+    GumbelNormGate,
+    InputNormGate,
+    OutputNormGate,
+)
 from skippose.layers import SkipConv2d
 from skippose.ops import GatedConvolution, skip_conv_clip, skip_conv_loop, skip_conv_step
 
@@ -29,6 +36,7 @@ GATES: dict[str, Callable[..., Gate]] = {
     "exact": lambda **k: ExactNormGate(0.3, train_gates=True, **k),
     "gumbel": lambda **k: GumbelGate(init_open=0.0, **k),
     "gumbel-rectified": lambda **k: GumbelGate(init_open=0.0, rectify=True, **k),
+    "gumbel-norm": lambda **k: GumbelNormGate(0.3, **k),
 }
 CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "3x3": dict(kernel_size=3, padding=1),
