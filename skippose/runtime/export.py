@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,11 @@ class ExportedStep(NamedTuple):
     state: tuple[Tensor, State]
 
 
+def can_export() -> bool:
+    """Whether this torch exports without tracing Python's bytecode."""
+    return "strict" in inspect.signature(torch.export.export).parameters
+
+
 def export_step(
     net: nn.Module,
     example: Tensor,
@@ -47,7 +53,7 @@ def export_step(
     Raises:
         ValueError: for an example of another shape, a network without gated layers, or one that
             cannot be captured (a :class:`skippose.runtime.capture.CaptureError`, which names what).
-        RuntimeError: if the network is in training mode.
+        RuntimeError: if the network is in training mode, or torch is too old to export it.
     """
     if not isinstance(example, Tensor) or example.dim() != 4:
         found = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
@@ -58,6 +64,11 @@ def export_step(
         )
     if any(module.training for module in net.modules()):
         raise RuntimeError("the network is in training mode; call net.eval() before exporting")
+    if not can_export():
+        raise RuntimeError(
+            "the step is exported with torch.export.export(strict=False), which torch "
+            f"{torch.__version__} does not have; 2.3 does"
+        )
     step = PlanStep(capture(net, example), Schedule(refresh_every, cut)).eval()
     state = step.initial_state(example.shape[0])
     with torch.no_grad():

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
 from skippose.ops.schedule import Schedule
+from skippose.runtime.export import can_export
 from skippose.runtime.functional_engine import FunctionalEngine
 
 torch.set_num_threads(1)
@@ -64,6 +65,10 @@ ALL = [
 ]
 
 
+needs_export = pytest.mark.skipif(not can_export(), reason="this torch cannot export the step")
+
+
+@needs_export
 @pytest.mark.parametrize(("gate", "reference"), ALL)
 @torch.no_grad()
 def test_an_exported_step_is_the_stream(gate, reference, make_lively):
@@ -81,6 +86,7 @@ def test_an_exported_step_is_the_stream(gate, reference, make_lively):
     assert 0 < stream.report().sparsity < 1, "live gates"
 
 
+@needs_export
 def test_an_exported_step_saved_and_loaded(tmp_path, make_lively):
     net, video = make_net("input", "hold", make_lively), make_video(4, 1)
     exported = skippose.export_step(net, video[0])
@@ -105,6 +111,12 @@ def test_bad_arguments_of_an_export(spoil, error, message, make_lively):
     net, x = spoil(make_net("input", "hold", make_lively), make_video(1, 1)[0])
     with pytest.raises(error, match=message):
         skippose.export_step(net, x)
+
+
+@pytest.mark.skipif(can_export(), reason="this torch can export the step")
+def test_a_torch_that_is_too_old_is_named(make_lively):
+    with pytest.raises(RuntimeError, match=r"torch \S+ does not have"):
+        skippose.export_step(make_net("input", "hold", make_lively), make_video(1, 1)[0])
 
 
 # -- the engine on it -----------------------------------------------------------------------------
