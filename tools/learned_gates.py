@@ -2,7 +2,7 @@
 """The experiments of results/learned_gates.md: gates trained in several ways, then compared.
 
     python tools/learned_gates.py train            # all rows, one after the other
-    python tools/learned_gates.py train --rows hold/0.1 hold/0.2
+    python tools/learned_gates.py train --rows "learned thresholds/0.25"
     python tools/learned_gates.py compare          # those that are there, on the test clips
 
 Further options of `compare` are those of tools/compare.py (`--clips 12`, `--perturb shake`).
@@ -19,26 +19,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmengine.config import Config
+
 ROOT = Path(__file__).parents[1]
 CONFIGS = "configs/small/skip_hrnet_small_"
 DENSE = ("configs/small/skip_hrnet_small.py", "configs/small/hrnet_small_jhmdb-sub1.pth")
+NETS = ("backbone", "head")
 TARGET = "model.gate_loss.target={}"
+EPS = "model.backbone.gate.eps={}"
+NETWORK = [f"optim_wrapper.paramwise_cfg.custom_keys.{part}.lr_mult=0.0025" for part in NETS]
 CLIP = ["train_dataloader.dataset.clip_len={}", "train_dataloader.batch_size={}"]
 
 ROWS: dict[str, tuple[str, list[str]]] = {
-    "hold/0.1": ("gumbel", [TARGET.format(0.1)]),
-    "hold/0.2": ("gumbel", [TARGET.format(0.2)]),
-    "hold/0.05": ("gumbel", [TARGET.format(0.05)]),
-    "previous/0.2": ("gumbel-previous", [TARGET.format(0.2)]),
-    "hold, jitter/0.1": ("gumbel-jitter", [TARGET.format(0.1)]),
-    "trained norm/0.3": ("trained-norm", []),
-    "hold, block 4/0.1": ("gumbel", [TARGET.format(0.1), "model.backbone.gate.block=4"]),
-    "hold, frame gates/0.1": ("gumbel", [TARGET.format(0.1), "model.backbone.gate.source=frame"]),
-    "hold, second seed/0.1": ("gumbel", [TARGET.format(0.1), "randomness.seed=1"]),
-    "previous/0.1": ("gumbel-previous", [TARGET.format(0.1)]),
-    "hold, clips of 4/0.1": ("gumbel", [TARGET.format(0.1), CLIP[0].format(4), CLIP[1].format(2)]),
-    "hold, clips of 2/0.1": ("gumbel", [TARGET.format(0.1), CLIP[0].format(2), CLIP[1].format(4)]),
-    "hold, block 8/0.1": ("gumbel", [TARGET.format(0.1), "model.backbone.gate.block=8"]),
+    "learned thresholds/0.25": ("learned-norm", [TARGET.format(0.25), EPS.format(0.2)]),
+    "learned thresholds/0.12": ("learned-norm", [TARGET.format(0.12), EPS.format(0.35)]),
 }
 """Name, of which what stands before the slash is a curve of the picture: config and settings."""
 
@@ -50,7 +44,13 @@ def folder(name: str, args: argparse.Namespace) -> Path:
 
 def checkpoint(name: str, args: argparse.Namespace) -> Path:
     """What a row's training ends with."""
-    return folder(name, args) / f"iter_{args.iters}.pth"
+    return folder(name, args) / f"iter_{iterations(name, args)}.pth"
+
+
+def iterations(name: str, args: argparse.Namespace) -> int:
+    """How long a row is trained: what is asked for, or what its config says."""
+    config = Config.fromfile(ROOT / f"{CONFIGS}{ROWS[name][0]}.py")
+    return int(args.iters or config.train_cfg.max_iters)
 
 
 def train(name: str, args: argparse.Namespace) -> None:
@@ -64,7 +64,8 @@ def train(name: str, args: argparse.Namespace) -> None:
     if (folder(name, args) / "last_checkpoint").exists():
         command.append("--resume")
     command += ["--cfg-options", "randomness.seed=0", *settings]
-    command += [f"train_cfg.max_iters={args.iters}", f"param_scheduler.1.end={args.iters}"]
+    iters = iterations(name, args)
+    command += [f"train_cfg.max_iters={iters}", f"param_scheduler.1.end={iters}"]
     print(f"{name}: {' '.join(command[1:])}", flush=True)
     log = folder(name, args) / "train.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,7 @@ def main() -> None:
     options.add_argument(
         "--rows", nargs="+", metavar="ROW", default=list(ROWS), help="of ROWS (default: all)"
     )
-    options.add_argument("--iters", type=int, default=150, help="of each training (default: 150)")
+    options.add_argument("--iters", type=int, help="of each training (default: its config's)")
     options.add_argument("--work-dir", type=Path, default=Path("work_dirs/learned_gates"))
     options.add_argument("--results", type=Path, default=Path("results"), help="for the tables")
     options.add_argument(

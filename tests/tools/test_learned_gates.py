@@ -36,7 +36,9 @@ def test_rows_change_settings_that_are_there(name):
             continue  # defaults of mmengine and of the gate
         assert isinstance(value(config, key), float | int), key
         assert float(text) > 0
-    assert config.train_cfg.max_iters and config.param_scheduler[1].end
+    assert config.train_cfg.max_iters == config.param_scheduler[1].end
+    args = SimpleNamespace(iters=None, work_dir=Path("work"))
+    assert tool.checkpoint(name, args).name == f"iter_{config.train_cfg.max_iters}.pth"
 
 
 def test_rows_have_folders_of_their_own():
@@ -47,13 +49,15 @@ def test_rows_have_folders_of_their_own():
 
 
 def test_finished_rows_are_skipped_and_unknown_ones_refused(tmp_path):
-    done = tmp_path / "hold_0.1" / "iter_7.pth"
+    done = tmp_path / "learned-thresholds_0.25" / "iter_7.pth"
     done.parent.mkdir()
     done.touch()
     command = [sys.executable, TOOL, "train", "--iters", "7", "--work-dir", tmp_path]
-    found = subprocess.run([*command, "--rows", "hold/0.1"], capture_output=True, text=True)
-    assert found.returncode == 0 and "hold/0.1: there already" in found.stdout
-    found = subprocess.run([*command, "--rows", "holt/0.1"], capture_output=True, text=True)
-    assert found.returncode == 2 and "no row 'holt/0.1'" in found.stderr
-    found = subprocess.run([*command, "hold/0.1"], capture_output=True, text=True)
-    assert found.returncode == 2 and "knows no hold/0.1" in found.stderr
+    found = subprocess.run(
+        [*command, "--rows", "learned thresholds/0.25"], capture_output=True, text=True
+    )
+    assert found.returncode == 0 and "learned thresholds/0.25: there already" in found.stdout
+    found = subprocess.run([*command, "--rows", "learnt/0.1"], capture_output=True, text=True)
+    assert found.returncode == 2 and "no row 'learnt/0.1'" in found.stderr
+    found = subprocess.run([*command, "learned/0.25"], capture_output=True, text=True)
+    assert found.returncode == 2 and "knows no learned/0.25" in found.stderr
