@@ -152,6 +152,34 @@ def test_hrnet_layer_by_layer_on_real_video(
     assert check.masks_near < 0.01 * check.masks_seen
 
 
+class OfTheFrame(nn.Module):
+    """Adds and joins the frame itself, which lies in memory as no other map does."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.same, self.next = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = torch.relu(self.same(x) + x)
+        return self.next(y) + x, y * x, torch.cat([x, y], 1)
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("channels", [1, 3, 8])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_frame_itself_is_added(precision, channels, reference, isa, follow, make_lively):
+    net = make_lively(OfTheFrame(channels))
+    net = skippose.convert(net, InputNormGate(0.3, block=2), reference=reference).eval()
+    bounds = (2e-5, 2e-5) if precision == "float32" else (0.03, 0.02)
+    frame = torch.randn(2, channels, 17, 19)
+    check = follow(net, frame, Schedule(), *bounds, kind=NativeEngine, precision=precision)
+    for t in range(4):
+        check.step(frame)
+        frame = frame.clone()
+        frame[:, :, 2 * t : 2 * t + 5, 3:9] = torch.randn(2, channels, 5, 6)
+    assert 0.02 < densities(check) < 0.98, "live gates"
+
+
 def test_all_open_is_dense_and_all_closed_is_the_first(make_hrnet, make_moving_video) -> None:
     net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
     video = make_moving_video(3, 1, (64, 64))

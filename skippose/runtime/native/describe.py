@@ -99,6 +99,11 @@ def needs_before(plan: Plan) -> set[int]:
     return {op.inputs[0] for op in plan.gated if op.reference == "previous"}
 
 
+def added(plan: Plan) -> set[int]:
+    """Values that convolutions add to their outputs."""
+    return {v for op in plan.ops if isinstance(op, Conv) for v in op.add}
+
+
 def _activation(struct: SkpConv | SkpElement, act: Activation) -> None:
     if act.kind not in _ACTIVATIONS:
         raise BackendError(f"the native engine has no activation {act.kind!r}")

@@ -24,7 +24,7 @@ from skippose.runtime.backends import (
 )
 from skippose.runtime.capture import capture
 from skippose.runtime.dense_ops import as_output
-from skippose.runtime.native.describe import Described, describe, needs_before
+from skippose.runtime.native.describe import Described, added, describe, needs_before
 from skippose.runtime.native.library import BufferKind, Floats, Ints, Isa, SkpConv, best, has, load
 from skippose.runtime.plan import Conv, ConvTranspose, Plan
 
@@ -81,12 +81,12 @@ class NativeEngine(Engine):
 
     def _build(self, described: Sequence[Described]) -> None:
         plan, library = self.plan, self._library
-        before = needs_before(plan)
+        before, adds = needs_before(plan), added(plan)
         self._used = sorted({0, *(v for op in plan.ops for v in (*op.inputs, op.output))})
         for v in plan.values:
             # Numbers are those of the plan; what was fused away takes no memory.
             size = (v.height, v.width, v.channels) if v.id in set(self._used) else (1, 1, 1)
-            library.skp_add_map(self._handle, *size, v.id in before)
+            library.skp_add_map(self._handle, *size, v.id in before, v.id in adds)
         self._convs: list[SkpConv] = []
         self.ops: dict[int, Conv] = {}
         """Operations by their number among the library's convolutions."""
@@ -156,8 +156,9 @@ class NativeEngine(Engine):
             self._sums += shares
         self._frames += int(counted.sum())
         self._first_frames += int(first.sum())
-        cuts = torch.tensor([flag == 2 for flag in dense])
-        self._age = torch.where(cuts, 0, self._age) + 1
+        if self.schedule.cut is not None:
+            self._age[torch.tensor([flag == 2 for flag in dense])] = 0
+        self._age += 1
 
     @torch.inference_mode()
     def forget(self, slots: Sequence[int]) -> None:

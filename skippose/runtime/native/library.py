@@ -108,7 +108,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "skp_has_isa": (c_int, [c_int]),
     "skp_new": (c_void_p, [c_int, c_int, c_int, c_int]),
     "skp_free": (None, [c_void_p]),
-    "skp_add_map": (c_int, [c_void_p, c_int, c_int, c_int, c_int]),
+    "skp_add_map": (c_int, [c_void_p, c_int, c_int, c_int, c_int, c_int]),
     "skp_add_conv": (c_int, [c_void_p, POINTER(SkpConv)]),
     "skp_add_element": (c_int, [c_void_p, POINTER(SkpElement)]),
     "skp_finish": (c_int, [c_void_p]),

@@ -52,7 +52,8 @@ SKP_API int skp_best_isa(void);                 // of this CPU and this build
 SKP_API int skp_has_isa(int isa);
 SKP_API void *skp_new(int slots, int isa, int bf16, int threads);
 SKP_API void skp_free(void *plan);
-SKP_API int skp_add_map(void *plan, int h, int w, int c, int keep_before);
+// keep_before: some convolution reads its change; added: some convolution adds it to its output.
+SKP_API int skp_add_map(void *plan, int h, int w, int c, int keep_before, int added);
 SKP_API int skp_add_conv(void *plan, const SkpConv *conv);       // index among convolutions
 SKP_API int skp_add_element(void *plan, const SkpElement *element);
 SKP_API int skp_finish(void *plan);             // 0, or -1 when memory ran out; map 0 is the frame
