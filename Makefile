@@ -3,6 +3,8 @@
 # make test      lint, types and the fast tests
 # make test-all  the slow tests too
 # make test-environments  the fast tests in the oldest, the newest and other environments; an hour
+# make sanitize  the native engine's kernels under AddressSanitizer, UBSan and ThreadSanitizer
+# make emulate   the native engine on processors without AVX-512 and without AVX, in qemu
 # make lint      ruff and mypy alone
 # make clean     remove .venv, build outputs and caches
 
@@ -23,7 +25,7 @@ COMPILER = $(or $(filter-out default,$(origin CC)),$(shell command -v cc || comm
 GET_COMPILER := install one (Debian, Ubuntu: apt-get install build-essential python3-dev; macOS: xcode-select --install)
 NO_PACKAGES := { echo "the packages could not be installed: see above. They take a few GB of disk and come from PyPI; where it is not reached, point pip at a mirror (PIP_INDEX_URL=...) or at downloaded files (PIP_FIND_LINKS=...), then make again: it goes on where it stopped" >&2; exit 1; }
 
-.PHONY: setup demo test test-all test-environments lint clean
+.PHONY: setup demo test test-all test-environments sanitize emulate lint clean
 
 setup: $(STAMP)
 
@@ -51,6 +53,14 @@ test-all: setup lint
 # One set alone: make test-environments SETS=oldest
 test-environments:
 	$(PYTHON) .ci/environments.py --workers $(WORKERS) $(SETS)
+
+# A compiler of one's own: make sanitize CXX=clang++
+sanitize: setup
+	CXX=$(CXX) $(BIN)/python tests/runtime/native/sanitize.py address thread tiles
+
+# Says so and succeeds where there is no qemu-x86_64.
+emulate: setup
+	CXX=$(CXX) $(BIN)/python tests/runtime/native/sanitize.py emulate
 
 # Needs the environment, but does not bring an existing one up to date.
 lint:
