@@ -25,14 +25,28 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = "configs/small/skip_hrnet_small_"
 DENSE = ("configs/small/skip_hrnet_small.py", "configs/small/hrnet_small_jhmdb-sub1.pth")
 NETS = ("backbone", "head")
-TARGET = "model.gate_loss.target={}"
 EPS = "model.backbone.gate.eps={}"
-NETWORK = [f"optim_wrapper.paramwise_cfg.custom_keys.{part}.lr_mult=0.0025" for part in NETS]
+NETWORK = [f"optim_wrapper.paramwise_cfg.custom_keys.{part}.lr_mult=0.005" for part in NETS]
+ITERS = "train_cfg.max_iters={}"
 CLIP = ["train_dataloader.dataset.clip_len={}", "train_dataloader.batch_size={}"]
 
 ROWS: dict[str, tuple[str, list[str]]] = {
-    "learned thresholds/0.25": ("learned-norm", [TARGET.format(0.25), EPS.format(0.2)]),
-    "learned thresholds/0.12": ("learned-norm", [TARGET.format(0.12), EPS.format(0.35)]),
+    "learned thresholds/0.25": ("learned-norm", []),
+    "learned thresholds/0.12": ("learned-norm-calibrated", []),
+    "thresholds and network/0.12": ("learned-norm-calibrated", [*NETWORK, ITERS.format(250)]),
+    "trained norm/27": ("trained-norm", []),
+    "trained dense/27": ("trained-norm-twin", []),
+    "Gumbel, previous/0.2": ("gumbel-previous", []),
+    "learned thresholds, second seed/0.25": ("learned-norm", ["randomness.seed=1"]),
+    "learned thresholds, block 4/0.25": ("learned-norm", ["model.backbone.gate.block=4"]),
+    "learned thresholds, frame gates/0.25": (
+        "learned-norm",
+        ["model.backbone.gate.source=frame", EPS.format(1.0)],
+    ),
+    "Gumbel, hold/0.25": ("gumbel", []),
+    "Gumbel, hold, jitter/0.25": ("gumbel-jitter", []),
+    "Gumbel, hold, clips of 4/0.25": ("gumbel", [CLIP[0].format(4), CLIP[1].format(2)]),
+    "Gumbel, hold, clips of 2/0.25": ("gumbel", [CLIP[0].format(2), CLIP[1].format(4)]),
 }
 """Name, of which what stands before the slash is a curve of the picture: config and settings."""
 
@@ -49,8 +63,10 @@ def checkpoint(name: str, args: argparse.Namespace) -> Path:
 
 def iterations(name: str, args: argparse.Namespace) -> int:
     """How long a row is trained: what is asked for, or what its config says."""
-    config = Config.fromfile(ROOT / f"{CONFIGS}{ROWS[name][0]}.py")
-    return int(args.iters or config.train_cfg.max_iters)
+    config, settings = ROWS[name]
+    own = dict(setting.split("=") for setting in settings)
+    configured = Config.fromfile(ROOT / f"{CONFIGS}{config}.py").train_cfg.max_iters
+    return int(args.iters or own.get("train_cfg.max_iters", configured))
 
 
 def train(name: str, args: argparse.Namespace) -> None:

@@ -2,4 +2,7 @@
 
 _base_ = ["skip_hrnet_small_gumbel.py"]
 
-model = dict(backbone=dict(reference="previous", gate=dict(rectify=True)))
+model = dict(
+    backbone=dict(reference="previous", gate=dict(threshold=0.07)),
+    gate_loss=dict(target=0.2),
+)

@@ -13,9 +13,8 @@ is met and the layers still compete for it.
 _base_ = ["skip_hrnet_small_gumbel.py"]
 
 model = dict(
-    backbone=dict(gate=dict(_delete_=True, type="GumbelNormGate", eps=0.2, block=1)),
-    gate_loss=dict(weight=0.02, target=0.25, memory=0.95),
-    consistency=1.0,
+    backbone=dict(gate=dict(_delete_=True, type="GumbelNormGate", eps=0.2)),
+    gate_loss=dict(target=0.25, memory=0.95),
 )
 
 max_iters = 200

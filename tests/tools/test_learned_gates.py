@@ -38,7 +38,10 @@ def test_rows_change_settings_that_are_there(name):
         assert float(text) > 0
     assert config.train_cfg.max_iters == config.param_scheduler[1].end
     args = SimpleNamespace(iters=None, work_dir=Path("work"))
-    assert tool.checkpoint(name, args).name == f"iter_{config.train_cfg.max_iters}.pth"
+    iters = dict(s.split("=") for s in settings).get(
+        "train_cfg.max_iters", config.train_cfg.max_iters
+    )
+    assert tool.checkpoint(name, args).name == f"iter_{iters}.pth"
 
 
 def test_rows_have_folders_of_their_own():
