@@ -49,7 +49,7 @@ GATES = {
     "output": OutputNormGate(0.3, block=2, block_mode="fixed"),
     "exact": ExactNormGate(0.5),
     "gumbel": GumbelGate(init_open=-0.01, block_mode="fixed"),
-    "rectified": GumbelGate(init_open=-0.1, rectify=True, block_mode="fixed"),
+    "rectified": GumbelGate(init_open=-1.0, rectify=True, threshold=0.2, block_mode="fixed"),
     "frame": InputNormGate(1.1, source="frame", block_mode="fixed"),
 }
 POLICIES = ["hold", "previous"]

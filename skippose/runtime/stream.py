@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from skippose.runtime.backends import (
 
 STATE_VERSION = 1
 
+_training = attrgetter("training")
 _said: set[str] = set()
 
 
@@ -156,7 +158,7 @@ class Stream:
                         f"the frame's {what} is {seen}, the stream's is {expected}; call "
                         "reset() before a video of another kind"
                     )
-        if self.net.training or any(m.training for m in self._skipping):
+        if self.net.training or any(map(_training, self._skipping)):
             raise RuntimeError("the network is in training mode; call net.eval() before streaming")
         if self._engine is not None and self._engine.checks_values:
             return

@@ -146,6 +146,8 @@ class NativeEngine(Engine):
             ctypes.cast(self._wanted_ids, Ints),
             pointers,
         )
+        if status == 2:
+            raise MemoryError("no memory for the network's outputs")
         if status:
             error = not_finite(frame)
             assert error is not None

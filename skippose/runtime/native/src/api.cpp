@@ -90,7 +90,11 @@ int skp_finish(void *plan) {
 
 int skp_run(void *plan, const float *frame, uint8_t *dense, float cut, int n, const int32_t *maps,
             float *const *outputs) {
-  return as_plan(plan)->run(frame, dense, cut, n, maps, outputs);
+  try {
+    return as_plan(plan)->run(frame, dense, cut, n, maps, outputs);
+  } catch (const std::bad_alloc &) {
+    return 2;
+  }
 }
 
 void skp_set_mask(void *plan, int conv, const uint8_t *mask) {

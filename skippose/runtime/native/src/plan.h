@@ -40,6 +40,8 @@ struct Map {
   char *data = nullptr, *before = nullptr;      // (S, h, w, pitch)
   uint8_t *dirty = nullptr, *rows = nullptr;    // (S, h, w), (S, h): changed in this frame
   uint8_t any = 0;
+  std::vector<float> written;                   // (S, c, h, w), of maps that a caller reads
+  bool stale = true;                            // written is not what the map was a frame ago
 
   void mark(int64_t pixel) {
     raise_flag(dirty + pixel);
@@ -128,7 +130,7 @@ class Plan {
   int run(const float *frame, uint8_t *dense, float cut, int n, const int32_t *maps,
           float *const *outputs);
   float *last_frame() { return last_frame_; }
-  void begin() { begun_ = true; }
+  void begin();
 
   int slots;
   bool half;
@@ -183,9 +185,10 @@ class Plan {
   void measure(Conv &c);
   void add_tasks(const Task &task, int pieces, bool by_chunk);
   void share_tasks();
-  void write_output(const Map &m, float *out) const;
+  void write_row(Map &m, int row) const;
 
   // pool.cpp
+  void end_threads();
   void run_phases();
   void work_loop(int thread);
   void run_shares(int thread);

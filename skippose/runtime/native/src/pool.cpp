@@ -40,10 +40,17 @@ Plan::Plan(int slots, int isa, bool half, int threads)
                                   : kernels_portable();
   typed = &kernels->of[half];
   shares_.reset(new Share[threads]);
-  for (int t = 1; t < threads; t++) pool_.emplace_back([this, t] { serve(t); });
+  try {
+    for (int t = 1; t < threads; t++) pool_.emplace_back([this, t] { serve(t); });
+  } catch (...) {  // the system gives no more threads
+    end_threads();
+    throw;
+  }
 }
 
-Plan::~Plan() {
+Plan::~Plan() { end_threads(); }
+
+void Plan::end_threads() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;

@@ -296,6 +296,10 @@ bool Plan::next_phase() {
 int Plan::run(const float *frame, uint8_t *dense, float cut, int n, const int32_t *out_maps,
               float *const *outputs) {
   if (!compare_frame(frame)) return 1;
+  for (int i = 0; i < n; i++) {
+    Map &m = maps[out_maps[i]];
+    m.written.resize((size_t)slots * m.c * m.h * m.w);  // may throw: before anything changes
+  }
   begun_ = true;
   frame_ = frame;
   dense_ = dense;
@@ -316,19 +320,33 @@ int Plan::run(const float *frame, uint8_t *dense, float cut, int n, const int32_
   } else if (next_phase()) {
     run_phases();
   }
-  for (int i = 0; i < n; i++) write_output(maps[out_maps[i]], outputs[i]);
+  for (Map &m : maps) {
+    if (m.written.empty() || !(m.any || m.stale)) continue;
+    for (int row = 0; row < slots * m.h; row++)
+      if (m.stale || m.rows[row]) write_row(m, row);
+    m.stale = false;
+  }
+  for (int i = 0; i < n; i++) {
+    const std::vector<float> &written = maps[out_maps[i]].written;
+    memcpy(outputs[i], written.data(), sizeof(float) * written.size());
+  }
   return 0;
 }
 
-void Plan::write_output(const Map &m, float *out) const {
+void Plan::write_row(Map &m, int row) const {
   const int64_t plane = (int64_t)m.h * m.w;
-  for (int s = 0; s < slots; s++)
-    for (int64_t p = 0; p < plane; p++) {
-      const int64_t at = (s * plane + p) * m.pitch;
-      for (int c = 0; c < m.c; c++)
-        out[(s * (int64_t)m.c + c) * plane + p] =
-            half ? widen(((const bf16 *)m.data)[at + c]) : ((const float *)m.data)[at + c];
-    }
+  float *out = m.written.data() + row / m.h * m.c * plane + (int64_t)(row % m.h) * m.w;
+  for (int x = 0; x < m.w; x++) {
+    const int64_t at = ((int64_t)row * m.w + x) * m.pitch;
+    for (int c = 0; c < m.c; c++)
+      out[c * plane + x] = half ? widen(((const bf16 *)m.data)[at + c]) : ((const float *)m.data)[at + c];
+  }
+}
+
+// Maps were written to from outside, as a saved state has them.
+void Plan::begin() {
+  begun_ = true;
+  for (Map &m : maps) m.stale = true;
 }
 
 }  // namespace skp

@@ -60,7 +60,7 @@ SKP_API int skp_finish(void *plan);             // 0, or -1 when memory ran out;
 
 // One frame: (S, C, H, W) float32. dense: (S) 1 for slots to compute in full; set to 2 where a cut
 // was found. outputs: n maps, each written as (S, C, H, W) float32.
-// Returns 0; 1 for NaN or Inf in the frame, before anything was changed.
+// Returns 0; before anything was changed 1 for NaN or Inf in the frame, 2 without memory.
 SKP_API int skp_run(void *plan, const float *frame, uint8_t *dense, float cut, int n,
                     const int32_t *maps, float *const *outputs);
 
