@@ -50,6 +50,7 @@ HERE = Path(__file__).parent
 SHARES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.0)
 GRID = 8  # cells per side; a gate's block is one cell on every map down to 8x8
 BASE = "eager channels_last"
+REST = 0.02  # seconds: torch's threads spin for some ms after a dense frame, on the stream's cores
 # fmt: off
 CSV_FIELDS = [
     "run", "date", "machine", "torch", "onnxruntime", "openvino", "threads", "commit", "others",
@@ -364,6 +365,7 @@ def live_contestants(dense: nn.Module, args: argparse.Namespace) -> list[Contest
                     stream.reset([0])
                 for t, frame in enumerate(frames[:, None]):
                     before = stream.report()
+                    time.sleep(REST)
                     start = time.perf_counter()
                     stream(frame)
                     took = time.perf_counter() - start
