@@ -56,11 +56,7 @@ void *skp_new(int slots, int isa, int bf16, int threads) {
 void skp_free(void *plan) { delete as_plan(plan); }
 
 int skp_add_map(void *plan, int h, int w, int c, int keep_before, int added) {
-  Plan &p = *as_plan(plan);
-  // A frame that is added must lie as the outputs do, in whole vectors, however narrow it is.
-  const int map = p.add_map(h, w, added && c < 8 ? 8 : c, keep_before != 0);
-  p.maps[map].c = c;
-  return map;
+  return as_plan(plan)->add_map(h, w, c, keep_before != 0, added != 0);
 }
 
 int skp_add_conv(void *plan, const SkpConv *conv) {

@@ -44,13 +44,15 @@ void *Arena::take(size_t bytes) {
   return result;
 }
 
-int Plan::add_map(int h, int w, int c, bool keep_before) {
+int Plan::add_map(int h, int w, int c, bool keep_before, bool added) {
   Map m;
   m.h = h;
   m.w = w;
   m.c = c;
-  // Only the frame may be narrow: convolutions write whole vectors.
-  m.pitch = maps.empty() && c < 8 ? c : round_up(c, half ? 32 : kLane);
+  // Only the frame may be narrow, convolutions write whole vectors; not one that is added to their
+  // outputs, for it must lie as these do.
+  const bool narrow = maps.empty() && c < 8 && !added;
+  m.pitch = narrow ? c : round_up(c, half ? 32 : kLane);
   m.keep_before = keep_before;
   maps.push_back(m);
   return (int)maps.size() - 1;

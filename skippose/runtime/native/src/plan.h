@@ -121,7 +121,7 @@ class Plan {
   ~Plan();
 
   // build.cpp
-  int add_map(int h, int w, int c, bool keep_before);
+  int add_map(int h, int w, int c, bool keep_before, bool added);
   int add_conv(const SkpConv &conv);
   int add_element(const SkpElement &element);
   void finish();
