@@ -6,6 +6,7 @@ backbone, data set, metrics and hooks with mmpose, so that
 """
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from skippose.context import clips
 from skippose.convert import convert, convert_
@@ -30,6 +31,19 @@ if find_spec("mmpose") is not None:
     compat.apply()
     from skippose import datasets, engine, evaluation, models  # noqa: F401
     from skippose.video import VideoPose  # noqa: F401
+
+if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        """Says what is missing where a name that needs mmpose is asked for without it."""
+        if name == "VideoPose":
+            raise ModuleNotFoundError(
+                "skippose.VideoPose needs mmpose, which is not installed here (make setup installs "
+                "it, with what it depends on); skippose.convert and Stream need torch alone",
+                name="mmpose",
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "ExactNormGate",

@@ -133,6 +133,14 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 import skippose
 missing = [n for n in ("convert", "clips", "Stream", "InputNormGate") if not hasattr(skippose, n)]
 assert not missing, f"skippose lacks {missing}"
+for statement in ("skippose.VideoPose", "from skippose import VideoPose"):
+    try:
+        exec(statement)
+    except ModuleNotFoundError as error:
+        assert error.name == "mmpose" and "VideoPose needs mmpose" in str(error), error
+    else:
+        raise AssertionError(statement)
+assert not hasattr(skippose, "nothing")
 loaded = BLOCKED & {name.partition(".")[0] for name in sys.modules}
 assert not loaded, loaded
 """
