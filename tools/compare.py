@@ -34,6 +34,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from _comparison_rows import command, described, plan, references, settings_text
 from _comparison_tables import CONSOLE, curve_of, write
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
@@ -43,8 +44,6 @@ import skippose
 from skippose.evaluation.clip_bank import (
     build_dataset,
     camera_of,
-    data_identity,
-    file_digest,
     load_clips,
     set_threads,
     spread,
@@ -53,9 +52,7 @@ from skippose.evaluation.comparison import (
     Result,
     Row,
     build_network,
-    dense_model,
     evaluate,
-    frozen_model,
 )
 from skippose.evaluation.perturbations import Perturbation
 from skippose.evaluation.records import SUBSETS, equal_budgets, record
@@ -88,6 +85,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a further row of every pair, with settings of its config changed; repeatable",
     )
     options.add_argument("--variants", type=Path, help="file with more of them")
+    options.add_argument("--rows", nargs="+", metavar="NAME", help="only these of the variants")
     options.add_argument(
         "--only-variants", action="store_true", help="no row for the configs as they stand"
     )
@@ -142,6 +140,13 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         if name in args.changes:
             options.error(f"two variants are called {name!r}")
         args.changes[name] = settings
+    if args.rows is not None:
+        unknown = [name for name in args.rows if name not in args.changes]
+        if unknown:
+            options.error(
+                f"--rows: no variant is called {unknown[0]!r}; there are {[*args.changes]}"
+            )
+        args.changes = {n: s for n, s in args.changes.items() if not n or n in args.rows}
     if not args.changes:
         options.error("--only-variants needs --variant or --variants")
     return args
@@ -167,95 +172,6 @@ def variants(
                 f"found {sorted(content)}"
             )
         yield from content["variants"].items()
-
-
-def read_config(path: str, changes: dict[str, Any]) -> Config:
-    """A config with settings changed."""
-    config = Config.fromfile(path)
-    try:
-        config.merge_from_dict(changes)
-    except (KeyError, TypeError) as error:
-        raise SystemExit(f"{path} with {changes}: {error}") from error
-    return config
-
-
-def disturbed(dataset: dict[str, Any], perturb: str, play: int | None) -> dict[str, Any]:
-    """The config of a data set whose frames are disturbed, or played back and forth."""
-    if perturb == "none" and play is None:
-        return dataset
-    changes: dict[str, Any] = {} if play is None else {"play": play}
-    if perturb != "none":
-        changes["perturb"] = str(Perturbation.parse(perturb))
-    return {**dataset, "type": "PerturbedClipDataset", **changes}
-
-
-def plan(args: argparse.Namespace) -> list[Row]:
-    """All rows, in the order of the tables, without those that would be there twice."""
-    rows: list[Row] = []
-    digests: dict[str, str] = {}
-    for perturb in args.perturb:
-        for number in range(0, len(args.pairs), 2):
-            config_file, checkpoint = args.pairs[number : number + 2]
-            label, separator, path = config_file.partition("=")
-            if not separator or Path(config_file).exists():
-                label, path = Path(config_file).stem, config_file
-            if checkpoint not in digests:
-                digests[checkpoint] = file_digest(checkpoint)
-            base = read_config(path, args.cfg_options)
-
-            def add(
-                name: str,
-                role: str,
-                model: dict[str, Any],
-                config: Config,
-                settings: dict[str, Any],
-                path: str = path,
-                checkpoint: str = checkpoint,
-                perturb: str = perturb,
-            ) -> None:
-                dataset = config.test_dataloader.dataset.to_dict()
-                if role == "dense, crop per frame":
-                    dataset["crop"] = "frame"
-                dataset = disturbed(dataset, perturb, args.play)
-                row = Row(
-                    name=name,
-                    role=role,
-                    model=model,
-                    dataset=dataset,
-                    data=data_identity(dataset, args.clips),
-                    config=path,
-                    checkpoint=checkpoint,
-                    sha256=digests[checkpoint],
-                    variant=settings,
-                    perturb="none" if perturb == "none" else str(Perturbation.parse(perturb)),
-                    clips=args.clips,
-                )
-                if row.identity not in {other.identity for other in rows}:
-                    rows.append(row)
-
-            model = base.model.to_dict()
-            if number == 0 or not args.common_reference:
-                dense = dense_model(model)
-                suffix = f" ({label})" if len(args.pairs) > 2 and not args.common_reference else ""
-                add(f"dense, crop per frame{suffix}", "dense, crop per frame", dense, base, {})
-                add(f"dense{suffix}", "dense", dense, base, {})
-                add(f"frozen{suffix}", "frozen", frozen_model(model), base, {})
-            for variant, settings in args.changes.items():
-                config = read_config(path, {**args.cfg_options, **settings})
-                network = config.model.to_dict()
-                if not gates_of(network):
-                    network = dense_model(network)  # the same as the dense row
-                name = variant if len(args.pairs) == 2 and variant else label
-                if variant and len(args.pairs) > 2:
-                    name = f"{label} {variant}"
-                add(name, "network", network, config, settings)
-    return rows
-
-
-def gates_of(model: dict[str, Any]) -> bool:
-    """Whether a config has any gate."""
-    parts = (model, model["backbone"])
-    return any(part.get("gate") or part.get("overrides") for part in parts)
 
 
 def compute(rows: list[Row], args: argparse.Namespace) -> dict[str, Result]:
@@ -301,39 +217,6 @@ def compute(rows: list[Row], args: argparse.Namespace) -> dict[str, Result]:
                 result.save(args.cache / f"{row.identity}.json", about)
                 results[row.identity] = result
     return results
-
-
-def described(row: Row) -> str:
-    return row.name if row.perturb == "none" else f"{row.name}, {row.perturb}"
-
-
-def references(rows: list[Row], row: Row, common: bool) -> tuple[Row, Row]:
-    """The dense and the frozen row that a row is compared with."""
-    near = [r for r in rows if (r.perturb == row.perturb if common else r.group == row.group)]
-    # A network that is its own dense row is listed once, as the dense one.
-    return (
-        next(r for r in near if r.role == "dense"),
-        next(r for r in near if r.role == "frozen"),
-    )
-
-
-def command(row: Row, args: argparse.Namespace) -> str:
-    """The command that computes one row, and those that it is compared with."""
-    words = ["python", "tools/compare.py", row.config, row.checkpoint, "--out", "work_dirs/row"]
-    if row.variant:
-        words += ["--only-variants", "--variant", row.name, *settings_text(row.variant)]
-    if row.perturb != "none":
-        words += ["--perturb", row.perturb]
-    threads = None if args.threads == 1 else args.threads
-    for option, value in (("--play", args.play), ("--clips", args.clips), ("--threads", threads)):
-        words += [] if value is None else [option, str(value)]
-    if args.cfg_options:
-        words += ["--cfg-options", *settings_text(args.cfg_options)]
-    return shlex.join(words)
-
-
-def settings_text(settings: dict[str, Any]) -> list[str]:
-    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def figures(

@@ -9,6 +9,7 @@ A page holds two comments for every table; what stands between them is written a
     <!-- rows NAME [PERTURB ...] -->      results/NAME.csv, a line for each row
     <!-- late NAME [PERTURB ...] -->      the same over the last quarter of each clip's frames
     <!-- budgets NAME -->                 results/NAME_budgets.csv, two curves at equal budgets
+    <!-- grid NAME -->                    rows CELL/KIND over all clips, a column for each KIND
     <!-- table NAME -->                   results/NAME.csv as it is
     <!-- end -->
 
@@ -28,7 +29,7 @@ from _comparison_tables import cells, percent
 
 RESULTS = Path(__file__).parents[1] / "results"
 BLOCK = re.compile(
-    r"(<!-- (rows|late|budgets|table) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
+    r"(<!-- (rows|late|budgets|grid|table) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
 ACCURACY = ("PCK@0.2", "PCK@0.1", "loss@0.2", "loss@0.1")
 
@@ -99,6 +100,25 @@ def rows_table(records: list[dict[str, Any]], disturbed: list[str]) -> str:
     return markdown(lines)
 
 
+def grid_table(records: list[dict[str, Any]]) -> str:
+    """Losses at PCK@0.2 and @0.1, and GMACs: a line for each cell, two columns for each kind."""
+    chosen = [r for r in records if r["clips"] == "all" and r["role"] == "network"]
+    split = [(r["row"].rpartition("/"), r) for r in chosen]
+    kinds = list(dict.fromkeys(kind for (_, _, kind), _ in split))
+    lines: dict[str, dict[str, str]] = {}
+    for (cell, _, kind), record in split:
+        line = lines.setdefault(
+            cell, {"": cell} | {f"{k}: {x}": "-" for k in kinds for x in ("losses", "GMACs")}
+        )
+        losses = [percent(record, f"{metric} loss") for metric in ("PCK@0.2", "PCK@0.1")]
+        layers = record["GMACs"] - record["gate GMACs"]
+        line[f"{kind}: losses"] = " / ".join(losses)
+        line[f"{kind}: GMACs"] = f"{layers:.4f}"
+        if record["gate GMACs"]:
+            line[f"{kind}: GMACs"] += f" + {record['gate GMACs']:.4f}"
+    return markdown(list(lines.values()))
+
+
 def budgets_table(records: list[dict[str, Any]]) -> str:
     """Two curves where they cost the same."""
     lines = []
@@ -129,6 +149,8 @@ def renewed(page: str) -> str:
                 body = rows_table(read(path), options.split())
             elif kind == "late":
                 body = late_table(read(path), options.split())
+            elif kind == "grid":
+                body = grid_table(read(path))
             elif kind == "budgets":
                 body = budgets_table(read(path))
             else:

@@ -35,7 +35,7 @@ def gated_layers(network: nn.Module) -> dict[str, SkipConv2d]:
 
 
 class Outcome(NamedTuple):
-    """What thresholds give: GMACs per frame after the first, gates included; the error."""
+    """What thresholds give: GMACs per frame after the first; the error."""
 
     gmacs: float
     error: float
@@ -53,7 +53,12 @@ class Probe:
         loaded: the clips.
         frames: use only so many frames of each, from its first on.
         on_clip: called after each clip of each run.
+
+    Attributes:
+        count_gates: whether GMACs are with what the gates themselves compute.
     """
+
+    count_gates = True
 
     def __init__(
         self,
@@ -106,7 +111,8 @@ class Probe:
             error += float((output - dense).square().sum())
             span += float((dense - dense[:1]).square().sum())
             self.on_clip()
-        return Outcome(total.gmacs, error / span if span else 0.0)
+        gmacs = total.gmacs if self.count_gates else total.gmacs - total.gate_gmacs
+        return Outcome(gmacs, error / span if span else 0.0)
 
     @torch.inference_mode()
     def magnitudes(self) -> np.ndarray:

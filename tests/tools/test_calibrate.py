@@ -28,6 +28,7 @@ FEW = ["--clips", "2", "--frames", "5", "--levels", "3", "--rounds", "1"]
 
 @pytest.fixture(scope="module")
 def calibrate():
+    sys.path.insert(0, str(ROOT / "tools"))
     spec = importlib.util.spec_from_file_location("calibrate", ROOT / "tools" / "calibrate.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -150,6 +150,28 @@ def test_the_command_of_a_row_gives_its_digits(first, synthetic_clips, tmp_path)
     assert not different
 
 
+@pytest.mark.slow
+def test_thresholds_of_layers_come_from_a_file(first, synthetic_clips, tmp_path):
+    out, options = first
+    file, name = tmp_path / "variants.json", "stem, open/1"
+    gate = {"type": "InputNormGate", "eps": 0.0}
+    variants = {name: {"model.overrides": {"backbone.conv1": gate}}, "other": {"a": 1}}
+    file.write_text(json.dumps({"variants": variants}))
+    found = tmp_path / "found"
+    more = ["--variants", file, "--rows", name, "--out", found]
+    done = run("compare", *options[:2], *options[4:6], "--only-variants", *more,
+               data=synthetic_clips)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row = rows_of(found)[name, "none", "all"]
+    assert row["GMACs"] > rows_of(out)["skip_hrnet_small", "none", "all"]["GMACs"]
+    assert row["variant"] == "model.overrides=(1 settings)"
+    words = shlex.split(row["command"])
+    assert words[words.index("--variants") :] == ["--variants", str(file), "--rows", name]
+    done = run("compare", *words[2:], "--out", tmp_path / "again", "--cache", tmp_path / "rows",
+               data=synthetic_clips)  # fmt: skip
+    assert rows_of(tmp_path / "again")[name, "none", "all"] == row
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -158,6 +180,7 @@ def test_the_command_of_a_row_gives_its_digits(first, synthetic_clips, tmp_path)
         ([CONFIG, CHECKPOINT, "--variant", "a=1"], "NAME KEY=VALUE"),
         ([CONFIG, CHECKPOINT, "--variant", "a", "b=1", "--variant", "a", "b=2"], "two variants"),
         ([CONFIG, CHECKPOINT, "--only-variants"], "needs --variant"),
+        ([CONFIG, CHECKPOINT, "--variant", "a", "b=1", "--rows", "c"], "no variant is called 'c'"),
         ([CONFIG, CHECKPOINT], "tools/dataset_converters"),
     ],
 )

@@ -94,6 +94,25 @@ def test_accuracy_at_the_ends_of_clips(tool, page):
     assert "| 81.23 | 50.00 |" in lines[3]
 
 
+def test_kinds_of_gates_stand_side_by_side(tool, page, tmp_path):
+    rows = [
+        line("exact, hold/relative", "all", **{"PCK@0.2 loss": 0.031, "gate GMACs": 0.02}),
+        line("exact, hold/absolute", "all"),
+        line("exact, hold/absolute", "still"),
+        line("input, hold/relative", "all", GMACs=0.04),
+    ]
+    dense = {**line("dense", "all"), "role": "dense"}
+    write(tmp_path / "cells.csv", [dense, *({**row, "role": "network"} for row in rows)])
+    page.write_text("<!-- grid cells -->\n<!-- end -->\n")
+    tool.main([str(page)])
+    assert page.read_text().splitlines()[1:-1] == [
+        "|  | relative: losses | relative: GMACs | absolute: losses | absolute: GMACs |",
+        "| --- | --: | --: | --: | --: |",
+        "| exact, hold | 3.10 / 50.00 | 0.0300 + 0.0200 | 50.00 / 50.00 | 0.0500 |",
+        "| input, hold | 50.00 / 50.00 | 0.0400 | - | - |",
+    ]
+
+
 def test_no_row_is_an_error(tool, page):
     page.write_text("<!-- rows curve flicker:1 -->\n<!-- end -->\n")
     with pytest.raises(SystemExit, match="flicker:1"):
