@@ -101,3 +101,13 @@ class GumbelNormGate(InputNormGate):
             "temperature": self.temperature,
             "noise": self.noise,
         }
+
+    def norm_settings(self) -> dict[str, object]:
+        """Those of the :class:`InputNormGate` that decides as this gate does in evaluation.
+
+        With it a network takes the threshold from its config; this gate's own is in a checkpoint.
+        """
+        found = self.settings()
+        for name in ("sharpness", "temperature", "noise"):
+            del found[name]
+        return {**found, "type": InputNormGate.__name__}

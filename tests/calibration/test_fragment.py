@@ -40,5 +40,20 @@ def test_a_fragment_gives_every_layer_its_gate(tmp_path: Path):
         SkipConv2d(2, 2, 3, gate=dict(gate))
 
 
+def test_a_learned_threshold_is_written_as_a_norm_gates(tmp_path: Path):
+    """A checkpoint of the training holds the thresholds before they were calibrated."""
+    layer = SkipConv2d(2, 2, 3, gate=skippose.GumbelNormGate(eps=0.25, block=4, source="frame"))
+    trained = layer.state_dict()
+    layer.gate.eps = 0.5
+    text = config_fragment("base.py", tmp_path / "found.py", {"one": layer}, None, "Why.\n")
+    content: dict = {}
+    exec(text, content)
+    found = SkipConv2d(2, 2, 3, gate=dict(content["model"]["overrides"]["one"]))
+    found.load_state_dict(trained, strict=False)
+    assert type(found.gate) is skippose.InputNormGate
+    assert (found.gate.eps, found.gate.block, found.gate.source) == (0.5, 4, "frame")
+    assert layer.gate.norm_settings().items() <= found.gate.settings().items()
+
+
 def test_thresholds_are_rounded_as_they_are_written():
     assert rounded(np.array([0.123456, 12345.6])).tolist() == [0.1235, 12350.0]
