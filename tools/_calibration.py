@@ -19,6 +19,7 @@ from skippose.calibration import (
     scale_to,
     single_layer_sensitivity,
 )
+from skippose.calibration.choice import motion, representative
 from skippose.calibration.fragment import rounded
 from skippose.calibration.store import Store
 from skippose.evaluation.clip_bank import (
@@ -26,7 +27,6 @@ from skippose.evaluation.clip_bank import (
     build_dataset,
     data_identity,
     file_digest,
-    load_clips,
     spread,
 )
 from skippose.evaluation.comparison import (
@@ -39,6 +39,7 @@ from skippose.evaluation.comparison import (
 from skippose.evaluation.scores import METRICS
 from skippose.gates import NormGate
 
+POOL = 256  # clips at most that calibration clips are chosen from
 SPAN = 4.0  # levels reach from a quarter of a threshold to four times it
 LOSS = [n for n, metric in enumerate(METRICS) if metric.name in ("PCK@0.2", "PCK@0.1")]
 
@@ -66,6 +67,7 @@ class Calibration:
             self.model,
             file_digest(args.checkpoint),
             data_identity(data, args.clips),
+            args.choose,
             args.frames,
             args.seed,
             args.magnitudes,
@@ -73,11 +75,20 @@ class Calibration:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
         self.store = Store(args.cache / f"{args.out.stem}.json", digest.hexdigest())
         dataset = build_dataset(data)
-        self._stage("reading clips", len(spread(len(dataset), args.clips)))
-        whole = load_clips(dataset, args.clips, self._step)
-        self.clips = [
-            LoadedClip(c.clip_id, c.inputs[: args.frames], c.samples[: args.frames]) for c in whole
-        ]
+        if args.choose == "order":
+            chosen = spread(len(dataset), args.clips)
+        else:
+            pool = spread(len(dataset), POOL)
+            self._stage("looking for motion", len(pool))
+            # Apart from the rest, for it is the same for all networks and goals.
+            store = Store(args.cache / "motion.json", data_identity(data, POOL))
+            known = store.get(["motion", args.frames], lambda: self._motion(dataset, pool))
+            chosen = [pool[n] for n in representative(known, args.clips)]
+        self._stage("reading clips", len(chosen))
+        self.clips = []
+        for index in chosen:
+            self.clips.append(self._clip(dataset, index))
+            self._step()
         network = build_network(self.model, args.checkpoint, args.device)
         self.probe = Probe(network, self.clips, on_clip=self._step)
         start = self.probe.thresholds
@@ -93,6 +104,20 @@ class Calibration:
             start, self.scale = start * units, "absolute"
         self.start = start
         self.references: list[Result] | None = None
+
+    def _clip(self, dataset: Any, index: int) -> LoadedClip:
+        """The first frames of a clip."""
+        item = dataset[index]
+        samples = list(item["data_samples"])[: self.args.frames]
+        # A copy: a view would keep the whole clip.
+        return LoadedClip(samples[0].clip_id, item["inputs"][: self.args.frames].clone(), samples)
+
+    def _motion(self, dataset: Any, pool: list[int]) -> list[float]:
+        found = []
+        for index in pool:
+            found.append(motion(self._clip(dataset, index).inputs))
+            self._step()
+        return found
 
     def _magnitudes(self) -> list[float]:
         return self.probe.magnitudes().tolist()

@@ -21,8 +21,10 @@ The per-layer methods start from the global one, give each layer the threshold t
 where they buy most accuracy, and are brought to the target by one factor on all. With several
 methods, the one with the smallest heat map error is written (--max-loss: the fewest MACs).
 
-The calibration clips are --clips training clips at even distances, cropped as the test clips are.
-What has been measured is kept in --cache: an interrupted run is simply started again.
+The calibration clips are --clips training clips, cropped as the test clips are, at even distances
+in the order of how much of a clip changes from frame to frame: clips differ in their MACs by an
+order of magnitude and more, and few clips are to cost what all of them do. What has been measured
+is kept in --cache: an interrupted run is simply started again.
 """
 
 import argparse
@@ -74,8 +76,15 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         help="what relative thresholds refer to: the stream's last dense frame (default), or a "
         "magnitude measured here, so that the fragment's thresholds are absolute ones",
     )
-    options.add_argument("--clips", type=int, default=16, help="calibration clips (default: 16)")
-    options.add_argument("--frames", type=int, default=32, help="frames of each (default: 32)")
+    options.add_argument("--clips", type=int, default=24, help="calibration clips (default: 24)")
+    options.add_argument(
+        "--choose",
+        choices=("motion", "order"),
+        default="motion",
+        help="which clips: at even distances in the order of their motion (default), or as the "
+        "data set lists them",
+    )
+    options.add_argument("--frames", type=int, default=12, help="frames of each (default: 12)")
     options.add_argument("--levels", type=int, default=5, help="thresholds tried (default: 5)")
     options.add_argument(
         "--rounds", type=int, default=2, help="rounds of the gradient method (default: 2)"

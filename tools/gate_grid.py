@@ -35,13 +35,13 @@ CONFIG = "configs/small/skip_hrnet_small.py"
 CHECKPOINT = "configs/small/hrnet_small_jhmdb-sub1.pth"
 FILE = Path("results/gate_grid.json")
 CACHE = Path("work_dirs/gate_grid")
-BUDGET = 0.04  # GMACs per frame after the first
+BUDGET = 0.045  # GMACs per frame after the first
 GATES = {"input": "InputNormGate", "output": "OutputNormGate", "exact": "ExactNormGate"}
 POLICIES = ("hold", "previous")
 SCALES = ("relative", "absolute", "calibrated")
 BLOCKS = (1, 2, 4, 8)
-# Few frames, of clips enough to bring cells near one another.
-FEW = ["--clips", "12", "--frames", "6", "--levels", "3", "--rounds", "1"]
+# 64 frames are enough to bring cells near one another.
+FEW = ["--clips", "8", "--frames", "8", "--levels", "3", "--rounds", "1"]
 
 
 def cells() -> dict[str, dict[str, Any]]:
@@ -83,19 +83,24 @@ def thresholds(name: str, settings: dict[str, Any], progress: Progress) -> dict[
     }
 
 
+def known() -> dict[str, dict[str, Any]]:
+    """The cells that are in the file."""
+    return json.loads(FILE.read_text(encoding="utf-8"))["variants"] if FILE.is_file() else {}
+
+
 def find(chosen: dict[str, dict[str, Any]]) -> None:
     """Finds the thresholds of cells that have none, and writes the file after each."""
-    known = json.loads(FILE.read_text(encoding="utf-8"))["variants"] if FILE.is_file() else {}
     with Progress() as progress:
         for name, settings in chosen.items():
-            if name in known:
+            if name in known():
                 continue
             try:
-                known[name] = thresholds(name, settings, progress)
+                found = {name: thresholds(name, settings, progress)}
             except Unreachable as error:
                 progress.console.print(f"{name}: {error}")
                 continue
-            ordered = {"variants": {n: known[n] for n in cells() if n in known}}
+            found |= known()  # read again: others may look for other cells
+            ordered = {"variants": {n: found[n] for n in cells() if n in found}}
             partial = FILE.with_suffix(".partial")
             partial.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
             partial.replace(FILE)

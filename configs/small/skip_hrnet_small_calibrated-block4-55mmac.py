@@ -2,8 +2,8 @@
 
     python tools/calibrate.py configs/small/skip_hrnet_small.py \\
         configs/small/hrnet_small_jhmdb-sub1.pth --target-gmacs 0.055 --clips 6 --frames 16 \\
-        --out configs/small/skip_hrnet_small_calibrated-block4-55mmac.py --cfg-options \\
-        model.backbone.gate.block=4
+        --choose order --out configs/small/skip_hrnet_small_calibrated-block4-55mmac.py \\
+        --cfg-options model.backbone.gate.block=4
 
 On 6 training clips (96 frames): 0.05428 GMACs per frame after
 a clip's first (dense 0.193), heat map error 16.61% of a frozen first frame's.

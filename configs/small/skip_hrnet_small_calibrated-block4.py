@@ -2,8 +2,8 @@
 
     python tools/calibrate.py configs/small/skip_hrnet_small.py \\
         configs/small/hrnet_small_jhmdb-sub1.pth --target-gmacs 0.0375 --clips 8 --frames 24 \\
-        --out configs/small/skip_hrnet_small_calibrated-block4.py --cfg-options \\
-        model.backbone.gate.block=4
+        --choose order --out configs/small/skip_hrnet_small_calibrated-block4.py \\
+        --cfg-options model.backbone.gate.block=4
 
 On 8 training clips (184 frames): 0.03757 GMACs per frame after
 a clip's first (dense 0.193), heat map error 23.61% of a frozen first frame's.

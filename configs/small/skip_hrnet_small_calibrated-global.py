@@ -2,7 +2,7 @@
 
     python tools/calibrate.py configs/small/skip_hrnet_small.py \\
         configs/small/hrnet_small_jhmdb-sub1.pth --global --target-gmacs 0.05 --clips 32 \\
-        --frames 12 --out configs/small/skip_hrnet_small_calibrated-global.py
+        --frames 12 --choose order --out configs/small/skip_hrnet_small_calibrated-global.py
 
 On 32 training clips (384 frames): 0.05074 GMACs per frame after
 a clip's first (dense 0.193), heat map error 7.81% of a frozen first frame's.

@@ -2,7 +2,7 @@
 
     python tools/calibrate.py configs/small/skip_hrnet_small.py \\
         configs/small/hrnet_small_jhmdb-sub1.pth --target-gmacs 0.0275 --clips 8 --frames 24 \\
-        --out configs/small/skip_hrnet_small_calibrated.py
+        --choose order --out configs/small/skip_hrnet_small_calibrated.py
 
 On 8 training clips (184 frames): 0.02781 GMACs per frame after
 a clip's first (dense 0.193), heat map error 32.86% of a frozen first frame's.

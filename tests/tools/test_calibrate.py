@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("mmpose")
 
 import torch
 from mmengine.config import Config
+from rich.progress import Progress
 
 import skippose
 from skippose.evaluation.clip_bank import build_dataset, load_clips
@@ -159,6 +161,26 @@ def test_the_fragment_is_taken_by_a_stream(found):
     report = run.report(network.backbone)
     assert 0 < report.gmacs < 0.5 * report.dense_gmacs
     assert stream.report().gmacs == pytest.approx(report.gmacs, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_clips_are_chosen_by_their_motion(calibrate, clips_at_hand, tmp_path):
+    from _calibration import Calibration  # the tools' folder is in the path by now
+
+    def chosen(*options: str) -> list[str]:
+        out, cache = str(tmp_path / "out.py"), str(tmp_path)
+        words = [CONFIG, CHECKPOINT, "--target-gmacs", "0.07", *FEW, "--out", out]
+        args = calibrate.__globals__["parse_args"]([*words, "--cache", cache, *options])
+        with Progress(disable=True) as progress:
+            return [clip.clip_id for clip in Calibration(args, progress).clips]
+
+    everything = chosen("--clips", "99", "--choose", "order")
+    assert len(everything) == 6
+    by_motion = chosen("--clips", "3")
+    moved = json.loads((tmp_path / "motion.json").read_text())["results"]
+    order = np.argsort(list(moved.values())[0], kind="stable")
+    assert by_motion == [everything[n] for n in sorted(order[[1, 3, 5]])]
+    assert chosen("--clips", "3", "--choose", "order") == everything[1::2]
 
 
 def tool(name: str, *options: object) -> subprocess.CompletedProcess:
