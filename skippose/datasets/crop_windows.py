@@ -104,7 +104,7 @@ class HysteresisWindow:
             ValueError: the box is not finite or has no area.
         """
         bbox = check_box(bbox)
-        self.placed = self._window is None or not self._fits(bbox, self._window)
+        self.placed = self._window is None or not self.fits(bbox, self._window)
         if self.placed:
             self._window = bbox
         assert self._window is not None
@@ -118,7 +118,8 @@ class HysteresisWindow:
         )
         return size * self.padding
 
-    def _fits(self, bbox: np.ndarray, window: np.ndarray) -> bool:
+    def fits(self, bbox: np.ndarray, window: np.ndarray) -> bool:
+        """Whether a person's box (4,) leaves a window (4,) where it is."""
         size = self.crop_size(window)
         centre = (window[:2] + window[2:]) / 2
         border = (1 - 1 / self.padding) / 2
