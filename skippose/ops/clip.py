@@ -226,15 +226,16 @@ class _InputSinceHeld(_Scores):
     def __init__(
         self, x: Tensor, layer: GatedConvolution, size: tuple[int, int], state: SkipState | None
     ) -> None:
-        self.x, self.layer, self.size = x, layer, size
+        # Frames by themselves: the gradient of x[:, t] would be as large as the clip, for every pair.
+        self.x, self.layer, self.size = x.unbind(1), layer, size
         self.patches = None if state is None else state.patches
         start = 0 if self.patches is None else self.BEFORE
         blocks = layer.all_open(x.shape[0], size, x.device)
         self.held_at = torch.full_like(blocks, start, dtype=torch.int64)
-        self.buffer = torch.empty_like(self.x[:, 0])
+        self.buffer = torch.empty_like(x[:, 0])
 
     def at(self, t: int) -> Tensor:
-        now, layer = self.x[:, t], self.layer
+        now, layer = self.x[t], self.layer
         live = self.held_at.unique().tolist()
         parts = []
         if live[0] == self.BEFORE and self.patches is not None:
@@ -244,14 +245,14 @@ class _InputSinceHeld(_Scores):
             parts += layer.pool(self.pairs(now, frames)).split(now.shape[0])
         if len(parts) == 1:
             return parts[0]
-        place = torch.zeros(self.x.shape[1] + 1, dtype=torch.int64, device=now.device)
+        place = torch.zeros(len(self.x) + 1, dtype=torch.int64, device=now.device)
         place[live] = torch.arange(len(live), device=now.device)  # -1 is the last one
         return torch.stack(parts).gather(0, place[self.held_at][None])[0]
 
     def pairs(self, now: Tensor, frames: list[int]) -> Tensor:
         """Scores of the changes since K frames: (B, C, H, W) to (K·B, 1, H', W')."""
         gate = cast(PairNormRule, self.layer.gate)
-        powers = [pair_power(now, self.x[:, s], gate.p, self.buffer) for s in frames]
+        powers = [pair_power(now, self.x[s], gate.p, self.buffer) for s in frames]
         return gate.finish(torch.cat(powers), self.layer.conv, now.shape[1])
 
     def keep(self, t: int, gate: Tensor) -> None:
@@ -262,7 +263,7 @@ class _InputSinceHeld(_Scores):
         patches = self.patches
         for s in self.held_at.unique().tolist():
             if s != self.BEFORE:
-                here = self.layer.patches(self.x[:, s])
+                here = self.layer.patches(self.x[s])
                 patches = here if patches is None else torch.where(held_at == s, here, patches)
         assert patches is not None
         state.patches = patches.clone(memory_format=torch.contiguous_format)
@@ -272,5 +273,5 @@ class _MagnitudeSinceHeld(_InputSinceHeld):
     """The same for ``φ * |x_t - x_τ|``, through which a gradient goes to φ and to the frames."""
 
     def pairs(self, now: Tensor, frames: list[int]) -> Tensor:
-        changes = torch.cat([now - self.x[:, s] for s in frames])
+        changes = torch.cat([now - self.x[s] for s in frames])
         return self.layer.gate.score(changes, self.layer.conv)
