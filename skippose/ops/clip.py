@@ -226,7 +226,7 @@ class _InputSinceHeld(_Scores):
     def __init__(
         self, x: Tensor, layer: GatedConvolution, size: tuple[int, int], state: SkipState | None
     ) -> None:
-        # Frames by themselves: the gradient of x[:, t] would be as large as the clip, for every pair.
+        # Frames by themselves: every gradient of an x[:, t] would be as large as the clip.
         self.x, self.layer, self.size = x.unbind(1), layer, size
         self.patches = None if state is None else state.patches
         start = 0 if self.patches is None else self.BEFORE
