@@ -35,8 +35,9 @@ def read_clips(
 
     Raises:
         FileNotFoundError: The annotation file or the file of detections is missing.
-        ValueError: It is no such file; its track ids are missing or contradict one another; no
-            detection is left. See `index_clips`. The message names the file.
+        ValueError: It is no such file; an entry of it cannot be read; its track ids are missing or
+            contradict one another; no detection is left. See `index_clips`. The message names the
+            file.
     """
     path = dataset.ann_file
     if not exists(path):
@@ -47,10 +48,19 @@ def read_clips(
             "(SKIPPOSE_POSETRACK18=FOLDER for configs/posetrack18, SKIPPOSE_SYNTHETIC=FOLDER for "
             f"configs/demo); the data root is now {dataset.data_root!r}"
         )
-    content = load(path)
-    for key in ("images", "annotations"):
+    try:
+        content = load(path)
+    except ValueError as error:
+        raise ValueError(f"annotation file {path}: no JSON ({error})") from error
+    for key, fields in (("images", ("id", "file_name")), ("annotations", ("id", "image_id"))):
         if not isinstance(content, dict) or key not in content:
             raise ValueError(f"annotation file {path}: found no {key!r}; expected COCO's format")
+        for number, entry in enumerate(content[key]):
+            if missing := [name for name in fields if name not in entry]:
+                raise ValueError(
+                    f"annotation file {path}: entry {number} of {key!r} has no {missing[0]!r}: "
+                    f"found {sorted(entry)}"
+                )
     for image in content["images"]:  # as mmpose's own loader does before it parses
         image["img_id"] = image["id"]
         image["img_path"] = osp.join(dataset.data_prefix["img"], image["file_name"])
@@ -58,8 +68,15 @@ def read_clips(
 
     def parse(annotation: dict, image: dict) -> dict | None:
         """What mmpose's loader makes of an annotation, None if it would drop it."""
-        info = dataset.parse_data_info(dict(raw_ann_info=annotation, raw_img_info=image))
-        if info and dataset._is_valid_instance(info):
+        try:
+            info = dataset.parse_data_info(dict(raw_ann_info=annotation, raw_img_info=image))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{image['file_name']}: annotation {annotation['id']} cannot be read "
+                f"({type(error).__name__}: {error}); expected bbox (x, y, w, h), and keypoints "
+                "(x, y, visibility) for every joint"
+            ) from error
+        if info and np.isfinite(info["bbox"]).all() and dataset._is_valid_instance(info):
             return info
         rejected.append(image["file_name"])
         return None
@@ -83,7 +100,7 @@ def _detections(dataset: Any, rejected: list[str]) -> list[dict]:
         raise FileNotFoundError(f"file of detections {path}: missing")
     try:
         found = dataset._load_detection_results()
-    except (AssertionError, KeyError) as error:
+    except (AssertionError, KeyError, ValueError) as error:
         raise ValueError(
             f"file of detections {path}: expected a list of dicts with image_id (of an image that "
             "the annotation file lists), category_id, bbox (x, y, w, h) and score: "

@@ -112,7 +112,7 @@ class ClipDataset(BaseDataset):
     - A gap in the numbers of the listed frames (the file leaves some out) does not divide a clip;
       clips with gaps are counted and a warning is logged.
     - A label that mmpose's loader rejects (no visible joint, a box without area within the image)
-      is none: its frame is unlabelled. How many is logged.
+      or whose box is not finite is none: its frame is unlabelled. How many is logged.
     - Where the wrapped data set has a ``bbox_file`` (for testing), the boxes are that file's, of
       mmpose's format and with mmpose's ``filter_cfg=dict(bbox_score_thr=...)``. Detections have no
       track ids: they are linked by overlap, see `link_detections`. Every detection is a labelled
@@ -282,8 +282,8 @@ class ClipDataset(BaseDataset):
             )
         if rejected:
             print_log(
-                f"{path}: {len(rejected)} boxes are left out (no area within the image, or no "
-                f"visible joint), the first in {rejected[0]}",
+                f"{path}: {len(rejected)} boxes are left out (not finite, no area in the image, "
+                f"no visible joint), the first in {rejected[0]}",
                 logger="current",
             )
         labels = [label for clip in clips for label in clip.labelled]

@@ -116,6 +116,16 @@ def test_people_of_a_video_are_clips(posetrack):
             lambda p: p.images.append(dict(p.images[0], id=99)),
             "lists an image twice: images/v/0",
         ),
+        (lambda p: p.images[2].pop("file_name"), "entry 2 of 'images' has no 'file_name'"),
+        (lambda p: p.annotations[3].pop("image_id"), "entry 3 of 'annotations' has no 'image_id'"),
+        (
+            lambda p: p.annotations[3].update(bbox=[1, 2, 3]),
+            "images/v/000001.jpg: annotation 11 cannot be read .* expected bbox",
+        ),
+        (
+            lambda p: p.annotations[3].update(keypoints=[1.0] * 50),
+            "images/v/000001.jpg: annotation 11 cannot be read .* for every joint",
+        ),
     ],
 )
 def test_broken_annotations_are_named(posetrack, damage: Callable, message: str):
@@ -131,7 +141,32 @@ def test_a_listed_frame_that_is_absent_raises_when_its_clip_is_asked_for(posetra
         dataset[0]
 
 
-@pytest.mark.parametrize("box", [[70, 5, 20, 20], [-50, 5, 20, 20], [5, 60, 10, 10], [5, 5, 0, 9]])
+def test_a_file_that_ends_in_the_middle_is_named(posetrack):
+    posetrack.dataset()
+    path = posetrack.root / "val.json"
+    text = path.read_text()
+    half = posetrack.root / "half.json"
+    half.write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=r"annotation file .*half.json: no JSON \("):
+        posetrack.dataset(wrapped=dict(ann_file="half.json"))
+    with pytest.raises(ValueError, match=r"file of detections .*half.json: expected a list"):
+        posetrack.dataset(wrapped=dict(bbox_file=str(half)))
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [70, 5, 20, 20],
+        [-50, 5, 20, 20],
+        [5, 60, 10, 10],
+        [5, 5, 0, 9],
+        [NAN, 5, 9, 9],
+        [5, 5, 9, NAN],
+    ],
+)
 def test_a_box_outside_of_the_image_is_no_label(posetrack, box):
     posetrack.annotations[5]["bbox"] = box
     dataset = posetrack.dataset()
