@@ -118,13 +118,22 @@ def references(rows: list[Row], row: Row, common: bool) -> tuple[Row, Row]:
 
 def command(row: Row, args: argparse.Namespace) -> str:
     """The command that computes one row, and those that it is compared with."""
-    words = ["python", "tools/compare.py", row.config, row.checkpoint, "--out", "work_dirs/row"]
+    words = ["python", "tools/compare.py", row.config, row.checkpoint]
+    name = row.name
+    pairs = [args.pairs[n : n + 2] for n in range(0, len(args.pairs), 2)]
+    own = next(p for p in pairs if (p[0].endswith(row.config) and p[1] == row.checkpoint))
+    if args.common_reference and own is not pairs[0]:
+        # Compared with another pair's dense network, which has to be there; names as here.
+        words[2:] = [*pairs[0], *own, "--common-reference"]
+        name = ""
+    words += ["--out", "work_dirs/row"]
     if any(isinstance(value, dict) for value in row.variant.values()):
         # More than a command line should hold.
-        name = next(name for name, settings in args.changes.items() if settings == row.variant)
-        words += ["--only-variants", "--variants", str(args.variants), "--rows", name]
+        words += ["--only-variants", "--variants", str(args.variants)]
+        words += ["--rows", variant_of(row, args)]
     elif row.variant:
-        words += ["--only-variants", "--variant", row.name, *settings_text(row.variant)]
+        words += ["--only-variants", "--variant", name or variant_of(row, args)]
+        words += settings_text(row.variant)
     if row.perturb != "none":
         words += ["--perturb", row.perturb]
     threads = None if args.threads == 1 else args.threads
@@ -133,6 +142,11 @@ def command(row: Row, args: argparse.Namespace) -> str:
     if args.cfg_options:
         words += ["--cfg-options", *settings_text(args.cfg_options)]
     return shlex.join(words)
+
+
+def variant_of(row: Row, args: argparse.Namespace) -> str:
+    """The name of a row's variant, without the pair's."""
+    return next(name for name, settings in args.changes.items() if settings == row.variant)
 
 
 def settings_text(settings: dict[str, Any]) -> list[str]:

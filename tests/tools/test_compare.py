@@ -151,6 +151,24 @@ def test_the_command_of_a_row_gives_its_digits(first, synthetic_clips, tmp_path)
 
 
 @pytest.mark.slow
+def test_the_command_of_a_row_brings_what_it_is_compared_with(first, synthetic_clips, tmp_path):
+    other = tmp_path / "thin.py"
+    model = dict(type="LowRankTopdownPoseEstimator", share=0.8)
+    other.write_text(f"_base_ = {str(ROOT / CONFIG)!r}\nmodel = {model!r}\n")
+    pairs = [f"full={CONFIG}", CHECKPOINT, f"thin={other}", CHECKPOINT, "--common-reference"]
+    more = ["--variant", "hold/0.5", "model.backbone.gate.eps=0.5", "--only-variants"]
+    cache = first[0].with_name("rows")
+    out = tmp_path / "two"
+    done = run("compare", *pairs, *more, "--out", out, "--cache", cache, data=synthetic_clips)
+    assert done.returncode == 0, done.stderr
+    row = rows_of(out)["thin hold/0.5", "none", "all"]
+    words = shlex.split(row["command"])
+    again = tmp_path / "again"
+    done = run("compare", *words[2:], "--out", again, "--cache", cache, data=synthetic_clips)
+    assert rows_of(again)["thin hold/0.5", "none", "all"] == row
+
+
+@pytest.mark.slow
 def test_thresholds_of_layers_come_from_a_file(first, synthetic_clips, tmp_path):
     out, options = first
     file, name = tmp_path / "variants.json", "stem, open/1"
