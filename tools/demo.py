@@ -53,6 +53,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_argument("--show", action="store_true", help="show it in a window; q ends it")
     options.add_argument("--frames", type=int, help="stop after so many frames")
     options.add_argument("--no-masks", action="store_true", help="do not draw what is computed")
+    options.add_argument(
+        "--stabilise", action="store_true", help="windows may follow a moving camera's background"
+    )
     options.add_argument("--backend", help="of the stream (default: the fastest that can)")
     options.add_argument("--cut", type=float, help="density above which a slot begins anew")
     options.add_argument("--refresh-every", type=int, help="frames from one dense one to the next")
@@ -84,6 +87,7 @@ def run(args: argparse.Namespace, console: Console) -> Summary:
         cut=args.cut,
         refresh_every=args.refresh_every,
         threshold=args.threshold,
+        stabilise=args.stabilise,
     )
     where = dict(bbox=args.bbox, tracks=args.tracks, whole_frame=args.whole_frame)
     columns = (

@@ -15,8 +15,9 @@ from torch import Tensor
 from skippose.report import Report
 from skippose.runtime.slots import SlotManager
 
+from .camera_motion import CameraMotion
 from .crop_windows import HysteresisWindow, check_box
-from .steady_window import CameraMotion, SteadyWindow
+from .steady_window import SteadyWindow
 
 
 class FrameStream(Protocol):
@@ -139,13 +140,14 @@ class PeopleStream:
         seats = self.slots.update(checked)
         for slot in seats.born:
             self._windows[slot] = self._new_window()
-        motion = self._camera.update(image, list(checked.values())) if self._stabilise else None
+        if self._stabilise:
+            grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+            motion = self._camera.update(grey, list(checked.values()))
         fresh, placed = set(seats.born), {}
         for track, slot in seats.slot.items():
             window = self._windows[slot]
             if isinstance(window, SteadyWindow):
-                assert motion is not None
-                held = window.update(checked[track], image, motion)
+                held = window.update(checked[track], grey, motion)
             else:
                 held = window.update(checked[track])
             if window.placed:

@@ -142,6 +142,8 @@ class VideoPose:
         cut: see :class:`skippose.Stream`.
         refresh_every: likewise.
         threshold: scores below it are no joints to draw or to follow.
+        stabilise: whether windows may follow the background of a moving camera, where that leaves
+            less to compute: see :class:`skippose.datasets.steady_window.SteadyWindow`.
 
     Raises:
         ValueError: for a checkpoint that does not fit, a network without gates, or masks of a
@@ -158,6 +160,7 @@ class VideoPose:
         cut: float | None = None,
         refresh_every: int | None = None,
         threshold: float = 0.3,
+        stabilise: bool = False,
     ) -> None:
         # Not at the top: mmpose.apis is a large import, and who imports skippose may not need it.
         from mmpose.apis.inference import dataset_meta_from_config
@@ -166,6 +169,7 @@ class VideoPose:
         self.device = device
         self.masks = masks
         self.threshold = threshold
+        self.stabilise = stabilise
         model = self.config.model.to_dict()
         self.network: Any = build_network(model, str(checkpoint), device)
         head = model["head"]
@@ -251,7 +255,12 @@ class VideoPose:
             boxes.begin(video.size)
             stream = self._stream()
             people = PeopleStream(
-                stream, self.input_size, boxes.capacity, device=self.device, **self._normalise
+                stream,
+                self.input_size,
+                boxes.capacity,
+                stabilise=self.stabilise,
+                device=self.device,
+                **self._normalise,
             )
             spent = 0.0
             try:

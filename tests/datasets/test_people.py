@@ -169,9 +169,9 @@ def test_a_stabilised_window_leaves_a_pans_background_still(dense, speed):
 
 
 @pytest.mark.parametrize(("speed", "person"), [(0, 0), (0, 2), (2, 0), (6, 0), (12, 0), (3, 2)])
-def test_stabilising_is_never_much_worse_than_not(dense, speed, person):
+def test_stabilising_is_not_worse_than_not(dense, speed, person):
     cost = {on: panned(dense, speed, person, on) for on in (False, True)}
-    assert cost[True] <= cost[False] * 1.1 + 0.02, cost
+    assert cost[True] <= cost[False], cost
 
 
 def test_the_people_of_a_real_video(dense):

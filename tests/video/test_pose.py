@@ -148,6 +148,24 @@ def test_two_people_have_a_slot_each(pose: VideoPose, video: Path, tmp_path: Pat
         np.testing.assert_allclose(frame.people[1].keypoints, single.people[0].keypoints, atol=1)
 
 
+def test_a_stabilised_window_costs_less_under_a_pan(tmp_path: Path) -> None:
+    """The person stands there, and the camera goes by with 2 pixels a frame."""
+    wide = cv2.copyMakeBorder(scene(0), 0, 0, 0, 40, cv2.BORDER_REFLECT)
+    folder = tmp_path / "pan"
+    folder.mkdir()
+    lines = []
+    for t in range(12):
+        cv2.imwrite(str(folder / f"{t:03d}.png"), wide[:, 2 * t : 2 * t + WIDTH])
+        lines.append(f"{t + 1},7,{90 - 2 * t},20,40,80")
+    tracks = tmp_path / "tracks.txt"
+    tracks.write_text("\n".join(lines))
+    spent = []
+    for stabilise in (False, True):
+        pose = VideoPose(CONFIG, CHECKPOINT, masks=False, stabilise=stabilise)
+        spent.append(sum(frame.gmacs for frame in pose(folder, tracks=tracks)))
+    assert spent[1] < 0.5 * spent[0], spent
+
+
 def test_frames_without_anybody(pose: VideoPose, video: Path, tmp_path: Path) -> None:
     tracks = write_tracks(tmp_path / "tracks.txt", [(3, 5, 10, 20, 60, 80)])
     frames = list(pose(video, tracks=tracks))
