@@ -28,8 +28,13 @@ def synthetic_clips(tmp_path_factory) -> Path:
     return out
 
 
-# Joints of PoseTrack18; the ends of the head are the second and the third.
-POSETRACK_JOINTS = 17
+# PoseTrack18's joints and videos, by names that poseval knows; the second and third end the head.
+POSETRACK_NAMES = ["nose", "head_bottom", "head_top"] + [
+    f"{side}_{joint}"
+    for joint in ("ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+    for side in ("left", "right")
+]
+POSETRACK_JOINTS = len(POSETRACK_NAMES)
 
 
 def write_posetrack18(root: Path) -> None:
@@ -41,7 +46,7 @@ def write_posetrack18(root: Path) -> None:
     import cv2
 
     rng = np.random.default_rng(0)
-    videos = {"train/000001_made": 8, "val/000002_made": 9, "val/000003_made": 5}
+    videos = {"train/000001_mpii": 8, "val/000002_mpii": 9, "val/000003_mpii": 5}
     for number, (video, length) in enumerate(videos.items(), 1):
         folder = root / "images" / video
         folder.mkdir(parents=True)
@@ -79,8 +84,7 @@ def write_posetrack18(root: Path) -> None:
                         scores=[],
                     )
                 )
-        names = ["nose", "head_bottom", "head_top"] + [f"joint{n}" for n in range(14)]
-        category = dict(id=1, name="person", keypoints=names, skeleton=[])
+        category = dict(id=1, name="person", keypoints=POSETRACK_NAMES, skeleton=[])
         path = root / "annotations" / f"{video}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(

@@ -167,7 +167,7 @@ def test_every_labelled_person_frame_is_evaluated_once(root, tmp_path):
 
     both, again, _ = evaluate(checkpoint, root, tmp_path, processes=2)
     assert by_frame(again) == by_frame(samples)
-    assert both == pytest.approx(metrics)
+    assert both == pytest.approx(metrics, nan_ok=True)  # AP of joints that nobody has
 
 
 def test_every_detection_is_evaluated_once(root, tmp_path):
@@ -211,7 +211,7 @@ def test_every_detection_is_evaluated_once(root, tmp_path):
 
     both, again, _ = evaluate(checkpoint, root, tmp_path, processes=2, detections=path)
     assert by_frame(again) == by_frame(samples)
-    assert both == pytest.approx(metrics)
+    assert both == pytest.approx(metrics, nan_ok=True)  # AP of joints that nobody has
 
 
 def _same(found: Counter, expected: Counter) -> bool:

@@ -21,7 +21,7 @@ posetrack18_tool = importlib.util.module_from_spec(_spec)
 sys.modules[_spec.name] = posetrack18_tool
 _spec.loader.exec_module(posetrack18_tool)
 
-VIDEOS = {"train": ["000001_made"], "val": ["000002_made", "000003_made"]}
+VIDEOS = {"train": ["000001_mpii"], "val": ["000002_mpii", "000003_mpii"]}
 
 
 def run(src: Path, out: Path, *options: str) -> int:
@@ -32,11 +32,11 @@ def read(path: Path) -> dict:
     return json.loads(path.read_text())
 
 
-def video_file(root: Path, name: str = "val/000002_made") -> Path:
+def video_file(root: Path, name: str = "val/000002_mpii") -> Path:
     return root / "annotations" / f"{name}.json"
 
 
-def change(root: Path, by: Callable[[dict], object], name: str = "val/000002_made") -> None:
+def change(root: Path, by: Callable[[dict], object], name: str = "val/000002_mpii") -> None:
     """Changes a video's annotation file."""
     content = read(video_file(root, name))
     by(content)
@@ -91,7 +91,7 @@ def test_missing_boxes_are_made_from_joints_and_what_has_neither_is_left_out(
 
     change(posetrack18, strip)
     total = len(read(video_file(posetrack18))["annotations"])
-    other = len(read(video_file(posetrack18, "val/000003_made"))["annotations"])
+    other = len(read(video_file(posetrack18, "val/000003_mpii"))["annotations"])
     assert run(posetrack18, tmp_path / "out") == 0
     merged = read(tmp_path / "out" / "annotations" / "posetrack18_val.json")
     assert len(merged["annotations"]) == total - 2 + other
@@ -101,7 +101,7 @@ def test_missing_boxes_are_made_from_joints_and_what_has_neither_is_left_out(
 
 
 def frame_of(root: Path, number: int = 3) -> Path:
-    return root / "images" / "val" / "000002_made" / f"{number:06d}.jpg"
+    return root / "images" / "val" / "000002_mpii" / f"{number:06d}.jpg"
 
 
 def cut(path: Path) -> None:
@@ -143,6 +143,14 @@ def cut(path: Path) -> None:
             "annotation 2000000000 has 3 numbers as keypoints, expected 51",
         ),
         (
+            lambda root: change(root, lambda c: c["annotations"][0].update(bbox=[1, 2, 3])),
+            "annotation 2000000000 has the box [1, 2, 3], expected x, y, width and height",
+        ),
+        (
+            lambda root: change(root, lambda c: c.update(categories=[])),
+            "its category lists no joints",
+        ),
+        (
             lambda root: change(root, lambda c: c["images"][0].pop("file_name")),
             "an image without file_name or id",
         ),
@@ -162,18 +170,18 @@ def test_a_bad_video_is_named_and_keeps_files_from_being_written(
 
     assert run(posetrack18, out, "--skip-bad") == 0
     merged = read(out / "annotations" / "posetrack18_val.json")
-    assert {Path(i["file_name"]).parent.name for i in merged["images"]} == {"000003_made"}
-    assert sorted(p.name for p in (out / "annotations" / "val").iterdir()) == ["000003_made.json"]
+    assert {Path(i["file_name"]).parent.name for i in merged["images"]} == {"000003_mpii"}
+    assert sorted(p.name for p in (out / "annotations" / "val").iterdir()) == ["000003_mpii.json"]
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda root: video_file(root).write_text("{"), "000002_made.json: unreadable"),
+        (lambda root: video_file(root).write_text("{"), "000002_mpii.json: unreadable"),
         (lambda root: video_file(root).write_text("[]"), "found no list 'images'"),
         (
             lambda root: change(root, lambda c: c.pop("annotations")),
-            "000002_made.json: found no list 'annotations'",
+            "000002_mpii.json: found no list 'annotations'",
         ),
         (
             lambda root: shutil.copy(

@@ -19,8 +19,9 @@ Rules:
   box nor a visible joint is left out and counted. ``iscrowd`` is false where nothing says more.
 - A frame that is listed but absent, empty or cut off; a frame without ``width`` and ``height`` that
   cannot be read; an id that two frames or two annotations share; two annotations with one track id
-  in a frame; an annotation of a frame that the file does not list, without a track id, or with
-  another number of joints than the file's category has: all these make the *video* bad.
+  in a frame; an annotation of a frame that the file does not list, without a track id, with a box
+  that is not four numbers, or with another number of joints than the file's category has; a file
+  whose category lists no joints: all these make the *video* bad.
 - With any bad video no file is written and the exit status is 1, unless ``--skip-bad`` leaves these
   videos out. That needs another root than ``--src``, where PoseTrack18Metric would go on to find
   their annotations, and count their people as missed.
@@ -118,15 +119,25 @@ def read_video(path: Path, src: Path) -> Video:
         elif count > 1:
             video.bad.append(f"{path}: track_id {track_id} {count} times in image {image_id}")
     joints = len(video.categories[0].get("keypoints", [])) if video.categories else 0
+    if not joints:
+        video.bad.append(f"{path}: its category lists no joints")
+        return video
     for annotation in content["annotations"]:
         found = len(annotation.get("keypoints") or [])
-        if joints and found not in (0, 3 * joints):
+        if found not in (0, 3 * joints):
             video.bad.append(
                 f"{path}: annotation {annotation.get('id')} has {found} numbers as keypoints, "
                 f"expected {3 * joints}"
             )
             continue
-        box = annotation.get("bbox") or joints_box(annotation.get("keypoints") or [])
+        box = annotation.get("bbox")
+        if box and not (len(box) == 4 and np.isfinite(box).all()):
+            video.bad.append(
+                f"{path}: annotation {annotation.get('id')} has the box {box}, expected x, y, "
+                "width and height"
+            )
+            continue
+        box = box or joints_box(annotation.get("keypoints") or [])
         if not box or not found:
             video.dropped += 1
             continue
