@@ -33,10 +33,10 @@ class SteadyWindow:
     here: the *cost* of a frame is the share of changed cells, averaged over ``eps``, and 1 where
     the window is placed anew.
 
-    The window is shifted by the camera's motion in whole pixels if that frame costs less with the
-    shift than without, if the person is still within the margin then, and if no more has been spent
-    since the video began than a window that never follows would have spent. Motion that was not
-    followed is forgotten: the next shift is against what was seen last.
+    The window is shifted by the camera's motion in whole pixels if that frame costs less than
+    ``gain`` times what it costs without the shift, if the person is still within the margin then,
+    and if no more has been spent since the video began than a window that never follows would have
+    spent. Motion that was not followed is forgotten: the next shift is against what was seen last.
 
     Causal. `placed` says after each update whether the crop is a new one, so that a stream's slot
     is to be reset.
@@ -44,16 +44,27 @@ class SteadyWindow:
     Args:
         window: The hysteresis, with its settings.
         eps: Changes of a cell that count, relative to the crop's mean contrast.
+        gain: Share of a frame's cost below which a shift is worth it. A shift that saves next to
+            nothing is none: the camera follows the person, who would be driven off the middle of
+            the crop, where networks find joints less well, and be lost.
 
     Raises:
-        ValueError: no threshold, or a negative one.
+        ValueError: no threshold or a negative one; a gain out of its range.
     """
 
-    def __init__(self, window: HysteresisWindow, eps: Sequence[float] = (0.1, 0.2, 0.4)) -> None:
+    def __init__(
+        self,
+        window: HysteresisWindow,
+        eps: Sequence[float] = (0.1, 0.2, 0.4),
+        gain: float = 0.9,
+    ) -> None:
         if not eps or min(eps) < 0:
             raise ValueError(f"eps must be thresholds of at least 0, found {eps}")
+        if not 0 < gain <= 1:
+            raise ValueError(f"gain must be above 0 and at most 1, found {gain}")
         self._settings = window
-        self.eps = tuple(sorted(eps))
+        self.eps = tuple(eps)
+        self.gain = gain
         self.reset()
 
     def reset(self) -> None:
@@ -84,14 +95,15 @@ class SteadyWindow:
         saved = self._plain.spent - self._window.spent
         self._plain.update(bbox, grey)
         held = self._window.held
-        shift = np.zeros(2)
         if held is not None:
             centre = np.append((held[:2] + held[2:]) / 2, 1.0)
             self._carry += motion @ centre - centre[:2]
             shift = np.round(self._carry)
             self._carry -= shift
-        if shift.any() and saved >= 0 and self._window.cheaper(bbox, grey, shift):
-            self._window.shift(shift)
+            if shift.any() and saved >= 0:
+                without = self._window.cost(bbox, grey, np.zeros(2))
+                if self._window.cost(bbox, grey, shift) < self.gain * without:
+                    self._window.shift(shift)
         self._window.update(bbox, grey)
         self.placed = self._window.placed
         if self.placed:
@@ -124,17 +136,13 @@ class _Watched:
     def shift(self, by: np.ndarray) -> None:
         self._window.shift(by)
 
-    def cheaper(self, bbox: np.ndarray, grey: np.ndarray, shift: np.ndarray) -> bool:
-        """Whether this frame costs less with a shift (2,) than without."""
-        held = self._window.held
-        assert held is not None
-        shifted = held + np.tile(shift, 2).astype(np.float32)
-        if not self._window.fits(bbox, shifted):
-            return False
-        without = self._changed(self._crop(held, grey)).mean()
-        if not self._window.fits(bbox, held):
-            without = 1.0
-        return bool(self._changed(self._crop(shifted, grey)).mean() < without)
+    def cost(self, bbox: np.ndarray, grey: np.ndarray, shift: np.ndarray) -> float:
+        """What a frame (H, W) would cost with a shift (2,); nothing is changed."""
+        assert self.held is not None
+        window = self.held + np.tile(shift, 2).astype(np.float32)
+        if not self._window.fits(bbox, window):
+            return 1.0
+        return float(self._changed(self._crop(window, grey)).mean())
 
     def update(self, bbox: np.ndarray, grey: np.ndarray) -> None:
         """Takes a frame (H, W) and the person's box (4,) in it."""

@@ -110,5 +110,7 @@ def test_bad_arguments():
     for eps in ((), (0.1, -1)):
         with pytest.raises(ValueError, match=r"eps must be thresholds .* found \("):
             SteadyWindow(HysteresisWindow(), eps=eps)
+    with pytest.raises(ValueError, match="gain .* found 0"):
+        SteadyWindow(HysteresisWindow(), gain=0)
     with pytest.raises(ValueError, match="no area|x2 > x1"):
         SteadyWindow(HysteresisWindow()).update(np.zeros(4), np.zeros(SIZE, np.uint8), STILL)
