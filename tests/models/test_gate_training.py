@@ -197,9 +197,15 @@ def worker(
 @pytest.mark.slow
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_two_processes_are_one(
-    small_extra: dict, make_video: Callable, fixed_noise: None, reference: str
+    small_extra: dict,
+    make_video: Callable,
+    fixed_noise: None,
+    reference: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """DDP over gloo, frozen batch norm, fixed noise, a target that only the mean share meets."""
+    # The processes import this module by the name that pytest gave it.
+    monkeypatch.syspath_prepend(CONFIGS.parent)
     images, samples = batch(make_video, 2)
     net = estimator(small_extra, reference)
     backward(net, images, samples)
