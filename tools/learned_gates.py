@@ -5,7 +5,10 @@
     python tools/learned_gates.py train --rows "learned thresholds/0.25"
     python tools/learned_gates.py compare          # those that are there, on the test clips
 
-Further options of `compare` are those of tools/compare.py (`--clips 12`, `--perturb shake`).
+Further options of `compare` are those of tools/compare.py (`--clips 12`, `--perturb shake`). With
+another `--name` its tables lie beside those of all rows:
+
+    python tools/learned_gates.py compare --name NAME --perturb shake:3 --rows ROW ...
 
 A row is a config of configs/small with a few settings changed; `ROWS` lists them, the most
 important first. Each is trained by tools/train.py in a folder of its own: what is finished is
@@ -24,6 +27,7 @@ from mmengine.config import Config
 ROOT = Path(__file__).parents[1]
 CONFIGS = "configs/small/skip_hrnet_small_"
 DENSE = ("configs/small/skip_hrnet_small.py", "configs/small/hrnet_small_jhmdb-sub1.pth")
+FIRST = "untrained norm/0.2"
 NETS = ("backbone", "head")
 EPS = "model.backbone.gate.eps={}"
 NETWORK = [f"optim_wrapper.paramwise_cfg.custom_keys.{part}.lr_mult=0.005" for part in NETS]
@@ -34,7 +38,9 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "learned thresholds/0.25": ("learned-norm", []),
     "learned thresholds/0.12": ("learned-norm-calibrated", []),
     "thresholds and network/0.12": ("learned-norm-calibrated", [*NETWORK, ITERS.format(250)]),
+    "learned thresholds, jitter/0.12": ("learned-norm-jitter", []),
     "trained norm/27": ("trained-norm", []),
+    "trained norm, jitter/27": ("trained-norm-jitter", []),
     "trained dense/27": ("trained-norm-twin", []),
     "Gumbel, previous/0.2": ("gumbel-previous", []),
     "learned thresholds, second seed/0.25": ("learned-norm", ["randomness.seed=1"]),
@@ -91,31 +97,40 @@ def train(name: str, args: argparse.Namespace) -> None:
         raise SystemExit(f"{name}: failed, see {log}")
 
 
-def compare(names: list[str], args: argparse.Namespace) -> None:
+def compare(args: argparse.Namespace) -> None:
     """The rows that are trained, beside the dense network and untrained gates on it."""
-    pairs = [f"untrained norm/0.2={DENSE[0]}", DENSE[1]]  # its own threshold
-    for name, path in calibrated(args):
-        pairs += [f"{name}={os.path.relpath(path, ROOT)}", DENSE[1]]
-    for name in names:
-        if checkpoint(name, args).exists():
+    pairs = [f"{FIRST}={DENSE[0]}", DENSE[1]]  # its own threshold
+    for name, path in fragments(args):
+        if name in args.rows:
+            pairs += [f"{name}={os.path.relpath(path, ROOT)}", DENSE[1]]
+    for name in ROWS:
+        if name in args.rows and checkpoint(name, args).exists():
             config = folder(name, args) / f"{Path(CONFIGS).name}{ROWS[name][0]}.py"
             trained = os.path.relpath(checkpoint(name, args), ROOT)
             pairs += [f"{name}={os.path.relpath(config, ROOT)}", trained]
-    out = args.work_dir / "compare" / "learned_gates"
+    out = args.work_dir / "compare" / args.name
     command = [sys.executable, "tools/compare.py", *pairs, "--common-reference"]
     command += ["--out", str(out), *args.options]
     done = subprocess.run(command, cwd=ROOT)
     if done.returncode:
         raise SystemExit(done.returncode)
     # The page is written by hand, around tables that tools/results_page.py takes from these.
-    for path in out.parent.glob("learned_gates*"):
-        if path.suffix in (".csv", ".png"):
+    for ending in (".csv", "_budgets.csv", ".png"):
+        path = out.with_name(args.name + ending)
+        if path.exists():
             shutil.copy(path, args.results)
 
 
-def calibrated(args: argparse.Namespace) -> list[tuple[str, Path]]:
-    """Configs of untrained norm gates, by name: a range of thresholds, and calibrated ones."""
-    found = []
+def fragments(args: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Configs of norm gates for the dense checkpoint, by name.
+
+    Learned thresholds that were calibrated after, untrained calibrated ones, and a range of one
+    threshold for all layers.
+    """
+    found = [
+        (f"learned, calibrated/0.{path.stem.rpartition('-')[2]}", path)
+        for path in sorted((ROOT / "configs" / "small").glob("*_learned-[0-9]*.py"), reverse=True)
+    ]
     for path in sorted((ROOT / "configs" / "small").glob("*_calibrated*.py")):
         kind, _, budget = path.stem.partition("_calibrated")[2].strip("-").rpartition("-")
         curve = "calibrated" + (f", {kind or budget}" if "block" in path.stem else "")
@@ -137,8 +152,9 @@ def main() -> None:
     )
     options.add_argument("what", choices=("train", "compare"))
     options.add_argument(
-        "--rows", nargs="+", metavar="ROW", default=list(ROWS), help="of ROWS (default: all)"
+        "--rows", nargs="+", metavar="ROW", help="some, by name, in any order (default: all)"
     )
+    options.add_argument("--name", default="learned_gates", help="of the tables of `compare`")
     options.add_argument("--iters", type=int, help="of each training (default: its config's)")
     options.add_argument("--work-dir", type=Path, default=Path("work_dirs/learned_gates"))
     options.add_argument("--results", type=Path, default=Path("results"), help="for the tables")
@@ -152,15 +168,20 @@ def main() -> None:
     args, args.options = options.parse_known_args()
     if args.what == "train" and args.options:
         options.error(f"train knows no {' '.join(args.options)}; rows are named by --rows")
-    for name in args.rows:
-        if name not in ROWS:
-            options.error(f"there is no row {name!r}; there are {', '.join(ROWS)}")
     args.work_dir, args.results = args.work_dir.resolve(), args.results.resolve()
+    known = list(ROWS)
+    if args.what == "compare":
+        known += [FIRST, *(name for name, _ in fragments(args))]
+    for name in args.rows or ():
+        if name not in known:
+            options.error(f"there is no row {name!r}; there are {', '.join(known)}")
+    args.rows = args.rows or known
     if args.what == "train":
-        for name in args.rows:
-            train(name, args)
+        for name in ROWS:
+            if name in args.rows:
+                train(name, args)
     else:
-        compare(args.rows, args)
+        compare(args)
 
 
 if __name__ == "__main__":
