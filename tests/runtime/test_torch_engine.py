@@ -122,24 +122,22 @@ def test_fixed_masks(share, make_hrnet, make_moving_video):
 # -- HRNet on real video --------------------------------------------------------------------------
 
 
+FIRST = {"input": 0.25, "rms": 0.5, "exact": 0.25, "rectified": 0.5}
+"""Factors of thresholds to begin with, 1 for the others."""
+
+
 def check_hrnet(width, size, gate, reference, slots, follow, make_hrnet, make_real_video):
     """Four frames, thresholds chosen so that a share of 0.1 to 0.6 is open."""
-    video, dense = make_real_video(4, slots, size), make_hrnet(width)
-    for factor in (1, 0.5, 0.25, 2, 0.1, 4):
+    video, dense, first = make_real_video(4, slots, size), make_hrnet(width), FIRST.get(gate, 1)
+    for factor in (first, 2 * first, first / 2, 4 * first, first / 4):
         torch.manual_seed(0)
         net = skippose.convert(dense, GATES[gate](4, factor), reference=reference).eval()
-        stream = skippose.Stream(net, backend="torch")
-        for frame in video:
-            stream(frame)
-        densities = list(stream.report().densities.values())
-        if 0.1 <= sum(densities) / len(densities) <= 0.6:
-            break
-    else:
-        pytest.fail(f"no factor gives live gates; the last one {sum(densities) / len(densities)}")
-    # Tolerance: float32 sums of up to 2304 products in another order.
-    check, density = run(follow, net, video, margin=1e-5, tolerance=5e-5)
-    assert 0.1 <= density <= 0.6
-    assert check.masks_near <= 0.01 * check.masks_seen
+        # Tolerance: float32 sums of up to 2304 products in another order.
+        check, density = run(follow, net, video, margin=1e-5, tolerance=5e-5)
+        assert check.masks_near <= 0.01 * check.masks_seen
+        if 0.1 <= density <= 0.6:
+            return
+    pytest.fail(f"no factor gives live gates; the last one {density}")
 
 
 @pytest.mark.slow
