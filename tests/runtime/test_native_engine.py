@@ -122,6 +122,26 @@ def test_layer_by_layer_in_half_precision(
     assert 0.02 < densities(check) < 0.98, "live gates"
 
 
+@pytest.mark.parametrize("block", [1, 2, 4, 6])
+@pytest.mark.parametrize("channels", [(16, 32), (24, 20), (40, 64)])
+def test_an_output_does_not_depend_on_which_other_blocks_are_open(channels, block, isa) -> None:
+    """3x3 convolutions at stride 1, by Winograd's form at even blocks; no block divides the map."""
+    torch.manual_seed(0)
+    dense = nn.Conv2d(*channels, 3, padding=1).eval()
+    gate = InputNormGate(0.0, scale="absolute", block=block, block_mode="fixed")
+    net = skippose.convert(dense, gate).eval()
+    frame = torch.randn(2, channels[0], 19, 23)
+    stream = Stream(net, backend="native", threads=2)
+    expected = dense(frame).double()
+    torch.testing.assert_close(stream(frame).double(), expected, rtol=1e-5, atol=1e-5)
+    for t in range(3):
+        frame = frame.clone()
+        frame[:, :, 3 * t : 3 * t + 2, 4 * t : 4 * t + 3] += 1
+        found = stream(frame)
+        assert torch.equal(found, Stream(net, backend="native", threads=1)(frame))
+    assert 0 < stream.report().gmacs < 0.9 * stream.report().dense_gmacs
+
+
 @pytest.mark.parametrize("reference", POLICIES)
 def test_an_hrnet_free_running(reference, make_hrnet, make_moving_video) -> None:
     """Masks may flip within rounding; here none does, and outputs stay together."""

@@ -88,6 +88,9 @@ int Plan::add_conv(const SkpConv &desc) {
             per_group_in % 2 == 0 && x.pitch % 2 == 0;
   c.im2col = c.tiles && x.pitch % 32 != 0;
   c.k32 = c.im2col ? round_up(c.taps * x.c, 32) / 32 : x.pitch / 32;
+  c.winograd = takes_winograd(c);
+  c.products = c.winograd ? 16 : c.taps;
+  c.batch = std::max(1, (c.winograd ? 2 * kPixels : kPixels) / (d.block_h * d.block_w));
   c.macs_per_output = (int64_t)c.taps * per_group_in * out.c;
   pack(c);
   convs.push_back(std::move(made));
@@ -110,7 +113,7 @@ void Plan::pack(Conv &c) {
     k.channels = (last / per_out + 1) * per_in - k.in;
     if (c.depthwise) k.channels = 1;
     k.weight = size;
-    size += (int64_t)c.taps * k.channels * k.width;
+    size += (int64_t)c.products * k.channels * k.width;
     k.half_weight = half_size;
     half_size += c.pairs ? (int64_t)c.taps * k.channels * k.width
                          : (int64_t)(c.im2col ? 1 : c.taps) * c.k32 * 1024;
@@ -157,12 +160,18 @@ void Plan::pack(Conv &c) {
     c.weight = weights.of<float>(size);
     for (const Chunk &k : c.chunks) {
       float *w = c.weight + k.weight;
-      for (int t = 0; t < c.taps; t++)
-        for (int i = 0; i < k.channels; i++)
-          for (int o = 0; o < k.width; o++) {
-            const int channel = k.first + o;
-            *w++ = rounded(at(channel, c.depthwise ? channel : k.in + i, t));
-          }
+      const int64_t plane = (int64_t)k.channels * k.width;
+      for (int i = 0; i < k.channels; i++)
+        for (int o = 0; o < k.width; o++, w++) {
+          const int channel = k.first + o;
+          float taps[512];
+          for (int t = 0; t < c.taps; t++)
+            taps[t] = rounded(at(channel, c.depthwise ? channel : k.in + i, t));
+          if (c.winograd)
+            winograd_weights(taps, w, plane);
+          else
+            for (int t = 0; t < c.taps; t++) w[t * plane] = taps[t];
+        }
     }
   }
   auto vector = [&](const float *from, int n, int padded) {
@@ -273,19 +282,23 @@ void Plan::finish() {
     waiting.insert(waiting.begin(), here.begin(), here.end());
   }
   size_t patch = 0, outputs = kPixels, rows = 0, half_patch = 0, power = 0, window = 4;
+  size_t transformed = 0, products = 0;
   for (const auto &p : convs) {
     const Conv &c = *p;
-    const size_t area = (size_t)c.d.block_h * c.d.block_w;
-    const size_t batch = std::max((size_t)1, kPixels / area), n = batch * area;
+    const size_t batch = c.batch, n = batch * c.d.block_h * c.d.block_w;
     outputs = std::max(outputs, n);
     patch = std::max(patch, batch * c.patch);
     power = std::max({power, (size_t)c.patch_h * c.patch_w, (size_t)maps[c.d.in].w, n});
+    if (c.winograd) {
+      transformed = std::max(transformed, 16 * (n / 4) * maps[c.d.in].pitch);
+      products = std::max(products, (16 * (n / 4) + 32) * kChunk);
+    }
+    if (half) half_patch = std::max(half_patch, (size_t)c.patch);
     if (c.tiles) {
       const size_t pitch = c.im2col ? c.k32 * 32 : maps[c.d.in].pitch;
       const size_t padded = (n + 31) / 32 * 32, columns = batch * c.d.block_w;
       const size_t shared = c.d.kw * ((c.d.kh - 1) * columns + padded) * pitch;
       rows = std::max({rows, shared, (c.im2col ? 1 : c.taps) * padded * pitch});
-      half_patch = std::max(half_patch, (size_t)c.patch);
     }
   }
   for (const auto &e : elements) window = std::max(window, (size_t)e->window);
@@ -295,9 +308,12 @@ void Plan::finish() {
     s.patch.resize(patch + 64);
     s.power.resize(power);
     s.acc.resize(outputs * kChunk);
+    s.transformed.resize(transformed);
+    s.products.resize(products);
     s.rows.resize(rows + 64);
     s.half_patch.resize(half_patch + 64);
     s.pixels.resize(outputs);
+    s.rows_of.resize(outputs);
     s.offsets.resize(outputs);
     s.block_of.resize(outputs);
     s.flags.resize(outputs);

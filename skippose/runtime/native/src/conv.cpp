@@ -36,35 +36,49 @@ inline void fetch(const void *from, int64_t bytes) {
 
 }  // namespace
 
-// A block's input with its halo as float32: x, or under `previous` its change since the last frame.
-void Plan::gather(const Conv &c, int slot, int block, float *patch) const {
+// A block's input with its halo as it lies in its map; `keep` for the gate to compare with.
+void Plan::gather(const Conv &c, int64_t block, void *patch, bool keep) const {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in];
+  const int slot = block / c.blocks, at = block % c.blocks;
+  const int iy0 = at / c.blocks_x * d.block_h * d.sh - d.top;
+  const int ix0 = at % c.blocks_x * d.block_w * d.sw - d.left;
+  const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
+  const int ya = std::max(0, -iy0), yb = std::min(c.patch_h, x.h - iy0);
+  const size_t pixel = x.pitch * element_size;
+  if (xa > 0 || ya > 0 || xb < c.patch_w || yb < c.patch_h)
+    memset(patch, 0, c.patch * element_size);
+  if (xb > xa)
+    for (int r = ya; r < yb; r++)
+      memcpy((char *)patch + ((int64_t)r * c.patch_w + xa) * pixel,
+             x.data + (((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa) * pixel,
+             (xb - xa) * pixel);
+  if (keep)
+    kernels->stream(c.held + block * c.patch * element_size, patch, c.patch * element_size);
+}
+
+// The same as float32: x, or under `previous` its change since the last frame.
+void Plan::gather_float(const Conv &c, int64_t block, float *patch) const {
+  const SkpConv &d = c.d;
+  const Map &x = maps[d.in];
+  const int slot = block / c.blocks, at = block % c.blocks;
   const bool change = d.previous && !dense_[slot];
-  const int iy0 = block / c.blocks_x * d.block_h * d.sh - d.top;
-  const int ix0 = block % c.blocks_x * d.block_w * d.sw - d.left;
-  const int xa = std::min(c.patch_w, std::max(0, -ix0));
-  const int xb = std::max(xa, std::min(c.patch_w, x.w - ix0));
-  for (int r = 0; r < c.patch_h; r++) {
-    float *row = patch + (int64_t)r * c.patch_w * x.pitch;
-    const int iy = iy0 + r;
-    if (iy < 0 || iy >= x.h) {
-      memset(row, 0, sizeof(float) * c.patch_w * x.pitch);
-      continue;
-    }
-    memset(row, 0, sizeof(float) * xa * x.pitch);
-    memset(row + (int64_t)xb * x.pitch, 0, sizeof(float) * (c.patch_w - xb) * x.pitch);
-    const int64_t pixel = ((int64_t)slot * x.h + iy) * x.w + ix0 + xa;
-    const int64_t at = pixel * x.pitch * element_size;
-    if (!half && !change)
-      memcpy(row + (int64_t)xa * x.pitch, x.data + at, sizeof(float) * (xb - xa) * x.pitch);
-    else
-      typed->delta(x.data + at, change ? x.before + at : nullptr, x.dirty + pixel, xb - xa, x.pitch,
-                   row + (int64_t)xa * x.pitch);
+  if (!half && !change) return gather(c, block, patch, false);
+  const int iy0 = at / c.blocks_x * d.block_h * d.sh - d.top;
+  const int ix0 = at % c.blocks_x * d.block_w * d.sw - d.left;
+  const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
+  memset(patch, 0, sizeof(float) * c.patch);
+  if (xb <= xa) return;
+  for (int r = std::max(0, -iy0); r < std::min(c.patch_h, x.h - iy0); r++) {
+    const int64_t pixel = ((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa;
+    const int64_t first = pixel * x.pitch * element_size;
+    typed->delta(x.data + first, change ? x.before + first : nullptr, x.dirty + pixel, xb - xa,
+                 x.pitch, patch + ((int64_t)r * c.patch_w + xa) * x.pitch);
   }
 }
 
-// Where each output of some blocks reads and writes: fills s.pixels, s.offsets, s.block_of.
+// Where each output of some blocks reads and writes: fills s.pixels, s.offsets, s.block_of. In
+// Winograd's form all outputs of a block are listed, those beyond the map without an offset.
 int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
                        Scratch &s) const {
   const SkpConv &d = c.d;
@@ -74,13 +88,16 @@ int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const vo
   for (int q = 0; q < count; q++) {
     const int slot = blocks[q] / c.blocks, block = blocks[q] % c.blocks;
     const int oy0 = block / c.blocks_x * d.block_h, ox0 = block % c.blocks_x * d.block_w;
-    const int ys = std::min(d.block_h, d.oh - oy0), xs = std::min(d.block_w, d.ow - ox0);
+    const int real_y = std::min(d.block_h, d.oh - oy0), real_x = std::min(d.block_w, d.ow - ox0);
+    const int ys = c.winograd ? d.block_h : real_y, xs = c.winograd ? d.block_w : real_x;
     for (int y = 0; y < ys; y++)
       for (int i = 0; i < xs; i++, n++) {
         s.pixels[n] =
             (const char *)patches[q] + ((int64_t)y * d.sh * c.patch_w + i * d.sw) * pixel;
         const int oy = (oy0 + y) * d.step_y + d.at_y, ox = (ox0 + i) * d.step_x + d.at_x;
-        s.offsets[n] = (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch;
+        s.offsets[n] = y < real_y && i < real_x
+                           ? (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch
+                           : -1;
         s.block_of[n] = blocks[q];
       }
   }
@@ -124,13 +141,14 @@ void Plan::finish_chunk(Conv &c, int chunk, int n, Scratch &s) {
   typed->epilogue(e);
 }
 
-// What finish_chunk will read, while the GEMM runs.
-void Plan::fetch_chunk(const Conv &c, int chunk, int n, const Scratch &s) const {
+// What finish_chunk will read of some outputs, while the GEMM runs. A few at a time: a core keeps
+// track of some tens of cache lines that are on their way, and forgets the others.
+void Plan::fetch_chunk(const Conv &c, int chunk, int from, int to, const Scratch &s) const {
   const SkpConv &d = c.d;
   const Map &out = maps[d.out];
   const Chunk &k = c.chunks[chunk];
   const int64_t bytes = k.width * element_size;
-  for (int i = 0; i < n; i++) {
+  for (int i = from; i < to; i++) {
     const int64_t at = s.offsets[i] + k.first;
     if (s.offsets[i] < 0) continue;
     fetch(out.data + at * element_size, bytes);
@@ -148,31 +166,47 @@ void Plan::mark_changed(Conv &c, int n, Scratch &s) {
     if (s.flags[i]) out.mark(s.offsets[i] / out.pitch);
 }
 
+// Sums over taps and channels of one chunk: s.pixels to s.acc.
+void Plan::direct_chunk(const Conv &c, int chunk, const int *taps, int n, const char *ahead,
+                        int lines, Scratch &s) const {
+  const Chunk &k = c.chunks[chunk];
+  const char *w = chunk_weight(c, chunk);
+  for (int p = 0; p < n; p += kernels->group) {
+    const int count = std::min(kernels->group, n - p);
+    const void *const *px = s.pixels.data() + p;
+    float *acc = s.acc.data() + (int64_t)p * kChunk;
+    fetch_chunk(c, chunk, p, p + count, s);
+    if (c.pairs)
+      kernels->gemm_pairs(px, count, taps, c.taps, k.channels / 2, (const bf16 *)w, k.width, acc,
+                          ahead, lines);
+    else
+      kernels->gemm(px, count, taps, c.taps, k.channels, (const float *)w, k.width, acc, ahead,
+                    lines);
+    ahead += (int64_t)c.taps * (k.channels / (c.pairs ? 8 : 4)) * 64 * lines;
+  }
+}
+
 void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   const SkpConv &d = c.d;
   const int pitch = maps[d.in].pitch;
-  const int batch = std::max(1, kPixels / (d.block_h * d.block_w));
-  // What the gate holds is laid out as the GEMM reads it.
-  const bool direct = c.held && (c.pairs || !half);
   const int64_t bytes = c.pairs ? sizeof(bf16) : sizeof(float);
   int taps[512];
   for (int t = 0; t < c.taps; t++)
     taps[t] = ((t / d.kw) * d.dh * c.patch_w + (t % d.kw) * d.dw) * pitch;
   const void *patches[kPixels];
-  for (int i = from; i < to; i += batch) {
-    const int count = std::min(batch, to - i);
+  for (int i = from; i < to; i += c.batch) {
+    const int count = std::min(c.batch, to - i);
     for (int q = 0; q < count; q++) {
       const int32_t block = c.open[i + q];
-      if (direct) {
-        patches[q] = c.held + block * c.patch * bytes;
-        fetch(patches[q], c.patch * bytes);  // written by another core, often
-      } else if (c.pairs) {
-        patches[q] = gather_half(c, block, (bf16 *)s.patch.data() + q * c.patch);
+      const bool keep = c.held && c0 == 0;
+      char *patch = (char *)s.patch.data() + q * c.patch * bytes;
+      if (c.pairs || (!half && !d.previous)) {
+        gather(c, block, patch, keep);
       } else {
-        float *patch = s.patch.data() + q * c.patch;
-        gather(c, block / c.blocks, block % c.blocks, patch);
-        patches[q] = patch;
+        if (keep) gather(c, block, s.half_patch.data(), true);
+        gather_float(c, block, (float *)patch);
       }
+      patches[q] = patch;
     }
     const int n = list_outputs(c, c.open + i, count, patches, s);
     memset(s.flags.data(), 0, n);
@@ -186,21 +220,20 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
           s.pixels[p] = (const char *)s.pixels[p] + (chunk.in - shifted) * bytes;
         shifted = chunk.in;
       }
-      fetch_chunk(c, k, n, s);
       const char *w = chunk_weight(c, k);
       if (c.depthwise) {
         kernels->depthwise(s.pixels.data(), n, taps, c.taps, (const float *)w, chunk.width,
                            s.acc.data());
       } else {
-        const int64_t size = (int64_t)c.taps * chunk.channels * chunk.width * bytes;
+        const int64_t size = (int64_t)c.products * chunk.channels * chunk.width * bytes;
         const char *next = c.next ? chunk_weight(*c.next, c0) : nullptr;
-        const Ahead ahead = fetch_ahead(k, c1, i + batch >= to, (n + 7) / 8, 8, 8, size, w, next);
-        if (c.pairs)
-          kernels->gemm_pairs(s.pixels.data(), n, taps, c.taps, chunk.channels / 2,
-                              (const bf16 *)w, chunk.width, s.acc.data(), ahead.at, ahead.lines);
+        const int rows = c.winograd ? n / 4 : n;
+        const Ahead ahead =
+            fetch_ahead(k, c1, i + c.batch >= to, (rows + 7) / 8, 8, 8, size, w, next);
+        if (c.winograd)
+          winograd_chunk(c, k, patches, count, k > c0, ahead.at, ahead.lines, s);
         else
-          kernels->gemm(s.pixels.data(), n, taps, c.taps, chunk.channels, (const float *)w,
-                        chunk.width, s.acc.data(), ahead.at, ahead.lines);
+          direct_chunk(c, k, taps, n, ahead.at, ahead.lines, s);
       }
       finish_chunk(c, k, n, s);
     }
@@ -208,26 +241,10 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   }
 }
 
-const bf16 *Plan::gather_half(const Conv &c, int64_t block, bf16 *scratch) const {
-  if (c.held) return (const bf16 *)c.held + block * c.patch;
-  const SkpConv &d = c.d;
-  const Map &x = maps[d.in];
-  const int slot = block / c.blocks, at = block % c.blocks;
-  const int iy0 = at / c.blocks_x * d.block_h * d.sh - d.top;
-  const int ix0 = at % c.blocks_x * d.block_w * d.sw - d.left;
-  const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
-  memset(scratch, 0, sizeof(bf16) * c.patch);
-  if (xb > xa)
-    for (int r = std::max(0, -iy0); r < std::min(c.patch_h, x.h - iy0); r++)
-      memcpy(scratch + ((int64_t)r * c.patch_w + xa) * x.pitch,
-             (const bf16 *)x.data + (((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa) * x.pitch,
-             sizeof(bf16) * (xb - xa) * x.pitch);
-  return scratch;
-}
-
 // The blocks' input as rows for the tiles, one matrix for each tap; rows go line by line of all
 // blocks (y, block, x). At stride 1 the taps of a column share theirs. Returns the rows' number.
-int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, const bf16 **taps, Scratch &s) {
+int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, const bf16 **taps,
+                    Scratch &s) {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in], &out = maps[d.out];
   const int columns = count * d.block_w, n = columns * d.block_h, padded = (n + 31) / 32 * 32;
@@ -241,7 +258,8 @@ int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, const bf16 
                      : rows + (c.im2col ? 0 : t) * step;
   const int lines = shared ? d.block_h + d.kh - 1 : d.block_h;
   for (int q = 0; q < count; q++) {
-    const bf16 *patch = gather_half(c, blocks[q], s.half_patch.data());
+    const bf16 *patch = s.half_patch.data();
+    gather(c, blocks[q], s.half_patch.data(), keep);
     if (shared) {
       for (int kx = 0; kx < d.kw; kx++)
         for (int y = 0; y < lines; y++)
@@ -278,10 +296,9 @@ int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, const bf16 
 
 void Plan::conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   const SkpConv &d = c.d;
-  const int batch = std::max(1, kPixels / (d.block_h * d.block_w));
   const bf16 *taps[512];
-  for (int i = from; i < to; i += batch) {
-    const int n = tile_rows(c, c.open + i, std::min(batch, to - i), taps, s);
+  for (int i = from; i < to; i += c.batch) {
+    const int n = tile_rows(c, c.open + i, std::min(c.batch, to - i), c.held && c0 == 0, taps, s);
     memset(s.flags.data(), 0, n);
     for (int k = c0; k < c1; k++) {
       TileGemm g;
@@ -294,7 +311,7 @@ void Plan::conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
       g.acc = s.acc.data();
       const int64_t bytes = (int64_t)g.ntaps * c.k32 * 1024 * sizeof(bf16);
       const char *next = c.next ? chunk_weight(*c.next, c0) : nullptr;
-      const Ahead ahead = fetch_ahead(k, c1, i + batch >= to, (n + 31) / 32, 4, 32, bytes,
+      const Ahead ahead = fetch_ahead(k, c1, i + c.batch >= to, (n + 31) / 32, 4, 32, bytes,
                                       (const char *)g.w, next);
       g.ahead = ahead.at;
       g.lines = ahead.lines;

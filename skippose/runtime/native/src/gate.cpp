@@ -220,7 +220,7 @@ bool Plan::decide_output(Conv &c, int slot, int by, int bx, Scratch &s) {
   const Map &out = maps[d.out];
   const int32_t block = slot * c.blocks + by * c.blocks_x + bx;
   const bool change = d.previous && !d.frame_source;
-  gather(c, slot, by * c.blocks_x + bx, s.patch.data());
+  gather_float(c, block, s.patch.data());
   if (d.previous && d.frame_source) {  // the gate looks at the frame, the layer at its change
     const Map &x = maps[d.in];
     const int iy0 = by * d.block_h * d.sh - d.top, ix0 = bx * d.block_w * d.sw - d.left;
@@ -272,7 +272,7 @@ bool Plan::decide_output(Conv &c, int slot, int by, int bx, Scratch &s) {
   return largest > d.eps * (d.relative ? c.scale[slot] : 1);
 }
 
-// The block is computed from x: what its gate will compare with.
+// The block will be computed from x, with which its gate then compares: nothing has changed since.
 void Plan::hold_block(Conv &c, int slot, int by, int bx) {
   const SkpConv &d = c.d;
   const Block b = outputs_of(c, by, bx);
@@ -280,19 +280,10 @@ void Plan::hold_block(Conv &c, int slot, int by, int bx) {
     for (int oy = b.y0; oy < b.y1; oy++)
       for (int ox = b.x0; ox < b.x1; ox++)
         c.linear[((int64_t)slot * d.oh + oy) * d.ow + ox] = linear_at(c, slot, oy, ox, false);
-  if (!c.held) return;
-  const Map &x = maps[d.in];
-  const int64_t block = (int64_t)slot * c.blocks + by * c.blocks_x + bx;
-  const int pixels = c.patch_h * c.patch_w;
-  memset(c.power + block * pixels, 0, sizeof(float) * pixels);
-  char *held = c.held + block * c.patch * element_size;
-  const int iy0 = b.y0 * d.sh - d.top, ix0 = b.x0 * d.sw - d.left;
-  const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
-  if (xb <= xa) return;
-  const size_t pixel = x.pitch * element_size;
-  for (int r = std::max(0, -iy0); r < std::min(c.patch_h, x.h - iy0); r++)
-    memcpy(held + ((int64_t)r * c.patch_w + xa) * pixel,
-           x.data + (((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa) * pixel, (xb - xa) * pixel);
+  if (!c.power) return;
+  const int64_t pixels = (int64_t)c.patch_h * c.patch_w;
+  memset(c.power + ((int64_t)slot * c.blocks + by * c.blocks_x + bx) * pixels, 0,
+         sizeof(float) * pixels);
 }
 
 // A closed block whose additions changed: act(z + skips), nothing convolved.

@@ -17,6 +17,8 @@ struct V {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
   }
   void store(float *p) const { _mm256_storeu_ps(p, v); }
+  void stream(float *p) const { _mm256_stream_ps(p, v); }
+  static void end_stream() { _mm_sfence(); }  // before another core may read
   void store(bf16 *p) const {
     float f[N];
     store(f);

@@ -1,5 +1,6 @@
 // The kernels over a vector type V, included once for each instruction set with V defined.
 // Everything is in an unnamed namespace: code of one instruction set must not leak into another.
+#include "winograd_impl.h"
 
 namespace skp {
 namespace {
@@ -291,12 +292,22 @@ bool maximum(const Pixel &p) {
       });
 }
 
+void stream(void *to, const void *from, int64_t bytes) {
+  float *out = (float *)to;
+  const float *in = (const float *)from;
+  const int64_t vectors = (uintptr_t)to % 64 ? 0 : bytes / (int64_t)sizeof(V);
+  for (int64_t i = 0; i < vectors; i++) V::load(in + i * V::N).stream(out + i * V::N);
+  const int64_t done = vectors * (int64_t)sizeof(V);
+  __builtin_memcpy((char *)to + done, (const char *)from + done, bytes - done);
+  V::end_stream();
+}
+
 template <class T>
 constexpr TypedKernels typed() {
   return {epilogue<T>, power<T>, delta<T>, dot<T>, sum<T>, mul<T>, maximum<T>};
 }
 
-const Kernels kTable = {gemm, depthwise, {typed<float>(), typed<bf16>()}, nullptr};
+const Kernels kTable = {V::kPixelGroup, gemm, depthwise, winograd_input, winograd_output, stream, {typed<float>(), typed<bf16>()}, nullptr};
 
 }  // namespace
 }  // namespace skp

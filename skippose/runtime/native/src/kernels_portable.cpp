@@ -18,6 +18,8 @@ struct V {
   void store(T *p) const {
     for (int i = 0; i < N; i++) narrow(v[i], p + i);
   }
+  void stream(float *p) const { store(p); }
+  static void end_stream() {}
   static V set(float x) {
     V r;
     for (int i = 0; i < N; i++) r.v[i] = x;

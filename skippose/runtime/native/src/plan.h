@@ -59,10 +59,12 @@ struct Chunk {
 
 struct Conv {
   SkpConv d;
-  int taps, blocks_y, blocks_x, blocks;         // blocks: of one slot
+  int taps, products;                           // products: weights of two channels as packed
+  int blocks_y, blocks_x, blocks;               // blocks: of one slot
+  int batch;                                    // blocks that run together
   int patch_h, patch_w;                         // input of a block, halo included
   int64_t patch;                                // elements of it
-  bool holes, depthwise, tiles, pairs, im2col, needs_z, z_float, keeps_held, measures, looks;
+  bool holes, depthwise, tiles, pairs, im2col, winograd, needs_z, z_float, keeps_held, measures, looks;
   std::vector<Chunk> chunks;
   float *weight = nullptr, *bias = nullptr, *scale_o = nullptr, *shift_o = nullptr, *phi = nullptr;
   bf16 *half_weight = nullptr;                  // of tiles or pairs
@@ -105,15 +107,17 @@ struct Task {
 };
 
 struct Scratch {                                // one for each thread
-  std::vector<float> patch, power, acc;
+  std::vector<float> patch, power, acc, transformed, products;
   std::vector<bf16> rows, half_patch;
   std::vector<int32_t> block_of;                // output of the list -> its block
-  std::vector<const void *> pixels;
+  std::vector<const void *> pixels, rows_of;
   std::vector<int64_t> offsets;
   std::vector<uint8_t> flags, add;
   std::vector<const void *> sources;
   std::vector<float> coefs;
 };
+
+void winograd_weights(const float *w, float *out, int64_t plane);
 
 class Plan {
  public:
@@ -160,14 +164,22 @@ class Plan {
   // conv.cpp: running them
   void conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s);
   void conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s);
-  void gather(const Conv &c, int slot, int block, float *patch) const;
-  const bf16 *gather_half(const Conv &c, int64_t block, bf16 *scratch) const;
-  int tile_rows(const Conv &c, const int32_t *blocks, int count, const bf16 **taps, Scratch &s);
+  void gather(const Conv &c, int64_t block, void *patch, bool keep) const;
+  void gather_float(const Conv &c, int64_t block, float *patch) const;
+  int tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, const bf16 **taps,
+                Scratch &s);
   int list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
                    Scratch &s) const;
   void finish_chunk(Conv &c, int chunk, int n, Scratch &s);
-  void fetch_chunk(const Conv &c, int chunk, int n, const Scratch &s) const;
+  void fetch_chunk(const Conv &c, int chunk, int from, int to, const Scratch &s) const;
+  void direct_chunk(const Conv &c, int chunk, const int *taps, int n, const char *ahead, int lines,
+                    Scratch &s) const;
   void mark_changed(Conv &c, int n, Scratch &s);
+
+  // winograd.cpp
+  bool takes_winograd(const Conv &c) const;
+  void winograd_chunk(const Conv &c, int chunk, const void *const *patches, int count, bool again,
+                      const char *ahead, int lines, Scratch &s) const;
 
   // element.cpp
   void element_rows(Element &e, int from, int to, Scratch &s);

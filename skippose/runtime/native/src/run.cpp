@@ -232,7 +232,7 @@ void Plan::plan_convs() {
     if (any_dense_ && c.measures && !c.d.scale_of_output) measure(c);
     if (!c.nopen) continue;
     const int area = c.d.block_h * c.d.block_w, chunks = (int)c.chunks.size();
-    const int batch = std::max(1, kPixels / area), batches = (c.nopen + batch - 1) / batch;
+    const int batches = (c.nopen + c.batch - 1) / c.batch;
     const double macs = (double)c.nopen * area * c.macs_per_output;
     const double grain = c.tiles ? kTileGrain : c.pairs ? kPairGrain : kGrain;
     int pieces = 1;
@@ -242,13 +242,15 @@ void Plan::plan_convs() {
     const bool heavy = (double)c.macs_per_output > (double)c.nopen * c.patch;
     const bool by_chunk = chunks > 1 && (heavy || batches < pieces) && chunks >= threads_;
     if (by_chunk) {
-      add_tasks({Task::kConv, step.index, 0, c.nopen, 0, chunks}, std::min(pieces, 2 * threads_), true);
+      // Each piece transforms its input again.
+      const int most = c.winograd ? threads_ : 2 * threads_;
+      add_tasks({Task::kConv, step.index, 0, c.nopen, 0, chunks}, std::min(pieces, most), true);
     } else {
       // Whole batches.
       pieces = std::min(pieces, batches);
       for (int p = 0; p < pieces; p++) {
-        const int from = (int)((int64_t)batches * p / pieces) * batch;
-        const int to = std::min(c.nopen, (int)((int64_t)batches * (p + 1) / pieces) * batch);
+        const int from = (int)((int64_t)batches * p / pieces) * c.batch;
+        const int to = std::min(c.nopen, (int)((int64_t)batches * (p + 1) / pieces) * c.batch);
         planned_.push_back({{Task::kConv, step.index, from, to, 0, chunks}, p * threads_ / pieces});
       }
     }

@@ -14,6 +14,8 @@ struct V {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
   }
   void store(float *p) const { _mm512_storeu_ps(p, v); }
+  void stream(float *p) const { _mm512_stream_ps(p, v); }
+  static void end_stream() { _mm_sfence(); }  // before another core may read
 #ifdef __AVX512BF16__
   void store(bf16 *p) const {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(v));
