@@ -4,6 +4,10 @@
     python benchmarks/stream_cpu.py --streams torch native native:bfloat16
     python benchmarks/stream_cpu.py --arch small --rounds 3 --busy # seconds, to try it out
     python benchmarks/stream_cpu.py --draw                         # the picture again
+    python benchmarks/stream_cpu.py --trained CONFIG CHECKPOINT --streams native
+
+``--trained`` takes a network with its own gates and the test clips of its config, at their crop
+windows, instead of random weights; it leaves the picture as it is.
 
 Contestants take turns within a round, so that a ratio is that of two neighbours in time. Streams
 run at fixed shares of the MACs, their masks imposed (``clustered``: one region about a person's
@@ -40,11 +44,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmpose.registry import MODELS
 from torch import Tensor, nn
 from train_step import PoseNet, architecture, processor, video
 
 import skippose
+from skippose.evaluation.clip_bank import build_dataset, file_digest, load_clips
+from skippose.evaluation.comparison import build_network, dense_model
 
 HERE = Path(__file__).parent
 SHARES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.0)
@@ -88,6 +95,26 @@ class Contestant:
 
 
 # -- networks --------------------------------------------------------------------------------------
+
+
+def trained(args: argparse.Namespace) -> tuple[nn.Module, nn.Module, list[Tensor]]:
+    """Dense, gated, and (T, 3, size, size) frames of each clip, of a config and a checkpoint."""
+    config = Config.fromfile(args.trained[0])
+    model = config.model.to_dict()
+    dense = build_network(dense_model(model), args.trained[1])
+    gates = build_network(model, args.trained[1])
+    clips = load_clips(build_dataset(config.test_dataloader.dataset.to_dict()), args.live_clips)
+    prepare = dense.data_preprocessor
+    frames = [
+        prepare(dict(inputs=list(clip.inputs[: args.live_frames]), data_samples=[]))["inputs"]
+        for clip in clips
+    ]
+    args.arch = f"{Path(args.trained[0]).stem}_{file_digest(args.trained[1])[:8]}"
+    height, width = frames[0].shape[2:]
+    if height != width or height % 64:
+        raise SystemExit(f"frames of {width}x{height}: they must be square, divisible by 64")
+    args.size = height
+    return dense.requires_grad_(False), gates.requires_grad_(False), frames
 
 
 def network(arch: str) -> nn.Module:
@@ -347,19 +374,21 @@ def clips(args: argparse.Namespace) -> list[Tensor]:
     return result
 
 
-def live_contestants(dense: nn.Module, args: argparse.Namespace) -> list[Contestant]:
+def live_contestants(
+    dense: nn.Module,
+    nets: dict[str, nn.Module],
+    videos: list[Tensor],
+    args: argparse.Namespace,
+) -> list[Contestant]:
     """Live gates on real clips, each frame of each beside a dense one; times of all frames."""
     base = copy.deepcopy(dense).to(memory_format=torch.channels_last)
-    videos, entries = clips(args), []
-    if not videos:
-        print(f"without live gates: no clip in {args.clips}")
-    for eps in args.eps if videos else ():
-        net = gated(dense, eps)
+    entries = []
+    for asked, net in nets.items() if videos else ():
         for spec in args.streams:
             name, _, precision = spec.partition(":")
             options = {"precision": precision} if precision else {}
             stream = skippose.Stream(net, backend=name, **options)
-            entry = Contestant(f"stream {spec}", lambda: None, mask="live", asked=f"eps {eps}")
+            entry = Contestant(f"stream {spec}", lambda: None, mask="live", asked=asked)
             for frames in videos:
                 if stream.slots:
                     stream.reset([0])
@@ -568,12 +597,12 @@ def save(figures: list[dict], path: Path) -> None:
 
 
 def draw(source: Path, path: Path) -> None:
-    """Time against MACs, of the last run in the file."""
+    """Time against MACs, of the last run in the file that has no trained network."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with source.open(newline="") as file:
-        lines = list(csv.DictReader(file))
+        lines = [r for r in csv.DictReader(file) if r["arch"] in ("w32", "small")]
     lines = [r for r in lines if r["run"] == lines[-1]["run"]]
     figure = Figure(figsize=(8, 5))
     FigureCanvasAgg(figure)
@@ -632,6 +661,7 @@ def parse_args() -> argparse.Namespace:
     root = HERE.parent
     data = Path(os.environ.get("SKIPPOSE_DATA", root / "data" / "jhmdb"))
     parser.add_argument("--arch", choices=("w32", "small"), default="w32")
+    parser.add_argument("--trained", nargs=2, metavar=("CONFIG", "CHECKPOINT"))
     parser.add_argument("--size", type=int, default=256, help="divisible by 64")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
@@ -670,13 +700,21 @@ def main() -> None:
     before = Others()
     time.sleep(2)
     refuse(before.share(), args, "the benchmark does not begin")
-    net = network(args.arch)
+    if args.trained:
+        with torch.inference_mode(False), torch.no_grad():
+            net, streams, videos = trained(args)
+        nets = {"its own": streams}
+    else:
+        net, videos = network(args.arch), clips(args)
+        with torch.inference_mode(False), torch.no_grad():
+            streams = gated(net, 0.1)
+            nets = {f"eps {eps}": gated(net, eps) for eps in args.eps}
+        if not videos:
+            print(f"without live gates: no clip in {args.clips}")
     x = video(1, 1, args.size)
     entries = dense_contestants(net, x, args)
     if "im2col" not in args.without:
         entries += im2col_contestants(net, args)
-    with torch.inference_mode(False), torch.no_grad():
-        streams = gated(net, 0.1)
     entries += stream_contestants(streams, args)
     report = skippose.Stream(streams, backend="eager")
     report(x)
@@ -684,14 +722,15 @@ def main() -> None:
     args.rate = fastest_rate()
     others = Others()
     measure(entries, args.rounds)
-    entries += live_contestants(net, args)
+    entries += live_contestants(net, nets, videos, args)
     taken = others.share()
     figures = rows(entries, args, taken)
     show(figures)
     refuse(taken, args, "no rows were written")
     if not args.busy:
         save(figures, args.csv)
-        draw(args.csv, args.picture)
+        if not args.trained:
+            draw(args.csv, args.picture)
 
 
 if __name__ == "__main__":
