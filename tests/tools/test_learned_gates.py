@@ -51,6 +51,19 @@ def test_rows_have_folders_of_their_own():
     assert all(len(folder.parts) == 2 for folder in folders)
 
 
+def test_norm_gates_to_compare_with_are_configs_of_the_same_network(tmp_path):
+    found = dict(tool.fragments(SimpleNamespace(work_dir=tmp_path, eps=[0.15])))
+    assert {"learned, calibrated/0.25", "calibrated/global", "untrained norm/0.15"} <= set(found)
+    assert not set(found) & {*tool.ROWS, tool.FIRST}
+    dense = Config.fromfile(ROOT / tool.DENSE[0]).model.backbone.extra
+    for name, path in found.items():
+        model = Config.fromfile(path).model
+        assert model.backbone.extra == dense, name
+        gates = [model.backbone.gate, *model.get("overrides", {}).values()]
+        # What is learned is in the config, not in a checkpoint that is not there.
+        assert {gate["type"] for gate in gates[1:] or gates} == {"InputNormGate"}, name
+
+
 def test_finished_rows_are_skipped_and_unknown_ones_refused(tmp_path):
     done = tmp_path / "learned-thresholds_0.25" / "iter_7.pth"
     done.parent.mkdir()
@@ -64,3 +77,6 @@ def test_finished_rows_are_skipped_and_unknown_ones_refused(tmp_path):
     assert found.returncode == 2 and "no row 'learnt/0.1'" in found.stderr
     found = subprocess.run([*command, "learned/0.25"], capture_output=True, text=True)
     assert found.returncode == 2 and "knows no learned/0.25" in found.stderr
+    command[2] = "compare"
+    found = subprocess.run([*command, "--rows", "learnt/0.1"], capture_output=True, text=True)
+    assert found.returncode == 2 and "no row 'learnt/0.1'" in found.stderr
