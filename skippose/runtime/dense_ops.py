@@ -42,6 +42,18 @@ def activate(x: Tensor, act: Activation) -> Tensor:
     return getattr(F, act.kind)(x, inplace=True)
 
 
+def activate_into(x: Tensor, act: Activation, out: Tensor) -> None:
+    """The activation of ``x`` into ``out``, which may be ``x``; otherwise that stays as it is."""
+    if act.kind == "relu" and out is not x:
+        torch.clamp_min(x, 0, out=out)
+        return
+    if out is not x:
+        out.copy_(x)
+    result = activate(out, act)
+    if result is not out:
+        out.copy_(result)
+
+
 def apply(op: Op, inputs: Sequence[Tensor], out: Value) -> Tensor:
     """One operation on whole maps; convolutions as if they had no gate.
 

@@ -64,6 +64,17 @@ class Map:
                     self.delta.index_fill_(0, rows, 0)
             self._written.clear()
 
+    @property
+    def compares(self) -> bool:
+        """Whether new values are compared with old ones; else :meth:`take` may be used."""
+        return self.exact or self.delta is not None
+
+    def take(self) -> Tensor:
+        """Where to put new values of the whole map, (S, H, W, C), a view; all count as changed."""
+        self.dirty.fill_(1)
+        self.live = True
+        return self.inner(self.data)
+
     def _differs(self, new: Tensor, old: Tensor) -> Tensor:
         """(..., C) twice to (...) bool; a NaN differs."""
         if not self.slack:
@@ -115,29 +126,49 @@ class Map:
         self.data.index_copy_(0, rows, new)
 
 
-class Tables:
-    """Row numbers of windows, made once for all operations that need the same.
+class Windows:
+    """Row numbers of windows, in the order (slot, row, column).
 
-    Windows come in the order (slot, row, column) and hold m pixels each: (S·Hb·Wb, m) int64.
+    Attributes:
+        rows: (N, m) int64, m pixels each.
+        flat: the same in one dimension.
+        count: N. (``len`` of a tensor is a slow call.)
     """
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows, self.flat, self.count = rows, rows.view(-1), rows.shape[0]
+
+    def of(self, where: Tensor) -> Tensor:
+        """The rows of some windows, whose numbers ascend: (n·m,)."""
+        if where.shape[0] == self.count:
+            return self.flat
+        return self.rows.index_select(0, where).view(-1)
+
+    def touched(self, dirty: Tensor) -> Tensor:
+        """(N,) bool, new memory: windows with a dirty pixel."""
+        return dirty.index_select(0, self.flat).view(self.rows.shape).amax(1).bool()
+
+
+class Tables:
+    """Windows, made once for all operations that need the same."""
 
     def __init__(self, slots: int, device: torch.device) -> None:
         self.slots, self.device = slots, device
-        self._made: dict[tuple[object, ...], Tensor] = {}
+        self._made: dict[tuple[object, ...], Windows] = {}
 
-    def patches(self, value: Value, geometry: ConvGeometry, block: tuple[int, int]) -> Tensor:
+    def patches(self, value: Value, geometry: ConvGeometry, block: tuple[int, int]) -> Windows:
         """What each block of a convolution's outputs reads, m = Ph·Pw, halo included."""
         key = ("patches", value.height, value.width, geometry, block)
         return self._get(key, value, lambda ids: geometry.patches(ids, block).flatten(3))
 
-    def blocks(self, value: Value, block: tuple[int, int], beyond: int = 0) -> Tensor:
+    def blocks(self, value: Value, block: tuple[int, int], beyond: int = 0) -> Windows:
         """The pixels of each block, m = bh·bw; ``beyond=1`` for writing."""
         key = ("blocks", value.height, value.width, block, beyond)
         return self._get(key, value, lambda ids: POINT.patches(ids, block).flatten(3), beyond)
 
     def columns(
         self, value: Value, out: Value, geometry: ConvGeometry, block: tuple[int, int]
-    ) -> Tensor:
+    ) -> Windows:
         """What each output of each block reads, m = bh·bw·kh·kw."""
         key = ("columns", value.height, value.width, geometry, block)
 
@@ -147,12 +178,12 @@ class Tables:
             at = POINT.patches(places, block).flatten().long() - 1
             return torch.where(at[:, None] < 0, 0.0, columns[at])
 
-        count = self.blocks(out, block).shape[0] // self.slots
+        count = self.blocks(out, block).count // self.slots
         return self._get(key, value, lambda ids: make(ids).reshape(count, -1))
 
     def spread(
         self, value: Value, out: Value, factor: tuple[int, int], block: tuple[int, int]
-    ) -> Tensor:
+    ) -> Windows:
         """The input pixel of each output pixel of each block, inputs repeated by ``factor``."""
         key = ("spread", value.height, value.width, out.height, out.width, factor, block)
 
@@ -164,7 +195,7 @@ class Tables:
 
         return self._get(key, value, make)
 
-    def _get(self, key, value: Value, make, beyond: int = 0) -> Tensor:  # type: ignore[no-untyped-def]
+    def _get(self, key, value: Value, make, beyond: int = 0) -> Windows:  # type: ignore[no-untyped-def]
         if key not in self._made:
             # Row numbers from 1, so that the zeros of padding are told apart.
             ids = make(self._ids(value.height, value.width))
@@ -172,15 +203,10 @@ class Tables:
             pixels = value.height * value.width
             start = torch.arange(self.slots)[:, None, None] * pixels
             rows = torch.where(one < 0, self.slots * pixels + beyond, one + start)
-            self._made[key] = rows.flatten(0, 1).to(self.device)
+            self._made[key] = Windows(rows.flatten(0, 1).to(self.device))
         return self._made[key]
 
     @staticmethod
     def _ids(height: int, width: int) -> Tensor:
         ids = torch.arange(1, height * width + 1, dtype=torch.float64)
         return ids.view(1, 1, height, width)
-
-
-def touched(dirty: Tensor, table: Tensor, flat: Tensor) -> Tensor:
-    """(N,) bool: windows with a dirty pixel; ``flat`` is ``table`` in one dimension."""
-    return dirty.index_select(0, flat).view(table.shape).amax(1).bool()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from skippose.runtime.dense_ops import activate, affine, apply
-from skippose.runtime.maps import Map, Tables, touched
+from skippose.runtime.maps import Map, Tables
 from skippose.runtime.plan import Concat, FuseSum, Mul, Op, Plan, Pointwise
 
 Maps = dict[int, Map]
@@ -52,12 +52,11 @@ class LocalNode:
             t.spread(m.value, self.out, factor, tile)
             for m, factor in zip(self.inputs, factors, strict=True)
         ]
-        self.flat = [table.flatten() for table in self.reads]
         self.writes = t.blocks(self.out, tile, beyond=1)
-        self.most = WHOLE * len(self.writes)
+        self.most = WHOLE * self.writes.count
         # Every pixel of the whole map; None where that is the input as it is.
         self.pixels = [
-            t.spread(m.value, self.out, factor, (1, 1)).flatten()
+            t.spread(m.value, self.out, factor, (1, 1)).flat
             if (m.value.height, m.value.width) != (self.out.height, self.out.width)
             else None
             for m, factor in zip(self.inputs, factors, strict=True)
@@ -72,19 +71,18 @@ class LocalNode:
                 return self._whole()
         elif not live:
             return None
-        mask = torch.zeros(len(self.writes), dtype=torch.bool, device=self.writes.device)
-        for i in live:
-            mask |= touched(self.inputs[i].dirty, self.reads[i], self.flat[i])
+        touched = [self.reads[i].touched(self.inputs[i].dirty) for i in live]
+        mask = touched[0] if live else torch.zeros(self.writes.count, dtype=torch.bool)
+        for more in touched[1:]:
+            mask |= more
         if now.any_due:
             mask.view(now.slots, -1)[now.due] = True
-        where = mask.nonzero()[:, 0]
-        if where.numel() > self.most:
+        where = mask.nonzero().view(-1)
+        if where.shape[0] > self.most:
             return self._whole()
-        if where.numel():
-            rows = [table.index_select(0, where).flatten() for table in self.reads]
-            self.output.write_rows(
-                self.writes.index_select(0, where).flatten(), self._compute(rows)
-            )
+        if where.shape[0]:
+            rows = [windows.of(where) for windows in self.reads]
+            self.output.write_rows(self.writes.of(where), self._compute(rows))
 
     def _whole(self) -> None:
         y = self._compute(self.pixels)
