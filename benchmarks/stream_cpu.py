@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmpose.registry import MODELS
 from torch import Tensor, nn
 from train_step import PoseNet, architecture, processor, video
@@ -100,6 +100,7 @@ class Contestant:
 def trained(args: argparse.Namespace) -> tuple[nn.Module, nn.Module, list[Tensor]]:
     """Dense, gated, and (T, 3, size, size) frames of each clip, of a config and a checkpoint."""
     config = Config.fromfile(args.trained[0])
+    config.merge_from_dict(args.cfg_options)
     model = config.model.to_dict()
     dense = build_network(dense_model(model), args.trained[1])
     gates = build_network(model, args.trained[1])
@@ -662,6 +663,7 @@ def parse_args() -> argparse.Namespace:
     data = Path(os.environ.get("SKIPPOSE_DATA", root / "data" / "jhmdb"))
     parser.add_argument("--arch", choices=("w32", "small"), default="w32")
     parser.add_argument("--trained", nargs=2, metavar=("CONFIG", "CHECKPOINT"))
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, help="its")
     parser.add_argument("--size", type=int, default=256, help="divisible by 64")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=2)
@@ -703,7 +705,8 @@ def main() -> None:
     if args.trained:
         with torch.inference_mode(False), torch.no_grad():
             net, streams, videos = trained(args)
-        nets = {"its own": streams}
+        asked = [f"{name.split('.')[-1]} {value}" for name, value in args.cfg_options.items()]
+        nets = {", ".join(asked) or "its own": streams}
     else:
         net, videos = network(args.arch), clips(args)
         with torch.inference_mode(False), torch.no_grad():
