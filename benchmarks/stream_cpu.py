@@ -7,7 +7,7 @@
     python benchmarks/stream_cpu.py --trained CONFIG CHECKPOINT --streams native
 
 ``--trained`` takes a network with its own gates and the test clips of its config, at their crop
-windows, instead of random weights; it leaves the picture as it is.
+windows, instead of random weights; it and ``--reference previous`` leave the picture as it is.
 
 Contestants take turns within a round, so that a ratio is that of two neighbours in time. Streams
 run at fixed shares of the MACs, their masks imposed (``clustered``: one region about a person's
@@ -301,6 +301,11 @@ def spent(before: skippose.Report, after: skippose.Report) -> float:
     return macs / sum(layer.macs for layer in after.layers)
 
 
+def stream_name(spec: str, args: argparse.Namespace) -> str:
+    """What the rows call a stream."""
+    return f"stream {spec}" + (", previous" if args.reference == "previous" else "")
+
+
 def stream_contestants(net: nn.Module, args: argparse.Namespace) -> list[Contestant]:
     """Streams at all shares, and a still video."""
     frames = video(1, 8, args.size)
@@ -315,7 +320,7 @@ def stream_contestants(net: nn.Module, args: argparse.Namespace) -> list[Contest
                 streaming.impose(mask)
                 entries.append(
                     Contestant(
-                        f"stream {spec}",
+                        stream_name(spec, args),
                         streaming.step,
                         lambda s=streaming, m=mask: s.impose(m),
                         kind,
@@ -325,7 +330,9 @@ def stream_contestants(net: nn.Module, args: argparse.Namespace) -> list[Contest
                 )
         still = Streaming(net, spec, frames[:1])
         entries.append(
-            Contestant(f"stream {spec}", still.step, still.step, "still video", 0.0, still.macs())
+            Contestant(
+                stream_name(spec, args), still.step, still.step, "still video", 0.0, still.macs()
+            )
         )
     return entries
 
@@ -389,7 +396,7 @@ def live_contestants(
             name, _, precision = spec.partition(":")
             options = {"precision": precision} if precision else {}
             stream = skippose.Stream(net, backend=name, **options)
-            entry = Contestant(f"stream {spec}", lambda: None, mask="live", asked=asked)
+            entry = Contestant(stream_name(spec, args), lambda: None, mask="live", asked=asked)
             for frames in videos:
                 if stream.slots:
                     stream.reset([0])
@@ -413,9 +420,10 @@ def live_contestants(
     return entries
 
 
-def gated(net: nn.Module, eps: float) -> nn.Module:
+def gated(net: nn.Module, eps: float, reference: str = "hold") -> nn.Module:
     """With norm gates whose block is one cell."""
-    return skippose.convert(net, skippose.InputNormGate(eps, block=64 // GRID)).eval()
+    gate = skippose.InputNormGate(eps, block=64 // GRID)
+    return skippose.convert(net, gate, reference=reference).eval()
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -598,12 +606,14 @@ def save(figures: list[dict], path: Path) -> None:
 
 
 def draw(source: Path, path: Path) -> None:
-    """Time against MACs, of the last run in the file that has no trained network."""
+    """Time against MACs, of the last run in the file of `hold` and no trained network."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with source.open(newline="") as file:
         lines = [r for r in csv.DictReader(file) if r["arch"] in ("w32", "small")]
+    others = {r["run"] for r in lines if r["contestant"].endswith(", previous")}
+    lines = [r for r in lines if r["run"] not in others]
     lines = [r for r in lines if r["run"] == lines[-1]["run"]]
     figure = Figure(figsize=(8, 5))
     FigureCanvasAgg(figure)
@@ -670,6 +680,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--streams", nargs="+", default=["torch"], metavar="BACKEND[:PRECISION]", help="ours"
     )
+    parser.add_argument("--reference", choices=("hold", "previous"), default="hold")
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--eps", nargs="*", type=float, default=[0.1, 0.2, 0.4], help="live gates")
     parser.add_argument("--clips", type=Path, default=data, help="folder of frames, searched")
@@ -710,8 +721,8 @@ def main() -> None:
     else:
         net, videos = network(args.arch), clips(args)
         with torch.inference_mode(False), torch.no_grad():
-            streams = gated(net, 0.1)
-            nets = {f"eps {eps}": gated(net, eps) for eps in args.eps}
+            streams = gated(net, 0.1, args.reference)
+            nets = {f"eps {eps}": gated(net, eps, args.reference) for eps in args.eps}
         if not videos:
             print(f"without live gates: no clip in {args.clips}")
     x = video(1, 1, args.size)
@@ -732,7 +743,7 @@ def main() -> None:
     refuse(taken, args, "no rows were written")
     if not args.busy:
         save(figures, args.csv)
-        if not args.trained:
+        if not args.trained and args.reference == "hold":
             draw(args.csv, args.picture)
 
 
