@@ -64,8 +64,7 @@ class _ByTaps(torch.autograd.Function):
         rows = rows.flatten(2)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = torch.empty_like(x)
-            torch.bmm(taps.t().expand(count, -1, -1), rows, out=grad_x.flatten(2))
+            grad_x = torch.bmm(taps.t().expand(count, -1, -1), rows).view_as(x)
         if ctx.needs_input_grad[1]:
             grad_weight = torch.bmm(x.flatten(2), rows.transpose(1, 2)).sum(0).view_as(weight)
         return grad_x, grad_weight, None

@@ -77,3 +77,13 @@ def test_only_what_is_asked_for_is_differentiated() -> None:
     convolve_to_one(x, weight, ConvGeometry((3, 3))).sum().backward()
     assert x.grad is None
     torch.testing.assert_close(weight.grad[0, :, 0, 0], x[0, :, :3, :3].sum((1, 2)))
+
+
+def test_layouts_whose_rows_and_columns_are_apart() -> None:
+    """As frames of a clip may lie: a view of all pixels as one axis is then a copy."""
+    values = torch.randn(2, 2, 3, 2, dtype=torch.float64)
+    x = torch.empty_strided(values.shape, (2, 12, 4, 1), dtype=values.dtype).copy_(values)
+    x.requires_grad_()
+    weight = torch.randn(1, 2, 1, 1, dtype=torch.float64, requires_grad=True)
+    geometry = ConvGeometry(kernel_size=(1, 1), stride=(2, 1))
+    same(x, weight, geometry, F.conv2d(x, weight, stride=(2, 1)))
