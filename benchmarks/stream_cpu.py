@@ -697,6 +697,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, default=root / "docs" / "images" / "stream_cpu.png")
     parser.add_argument("--draw", action="store_true", help="only the picture")
     args = parser.parse_args()
+    if args.trained and args.reference != "hold":
+        parser.error("a trained network's config says its reference: use --cfg-options")
+    if args.cfg_options and not args.trained:
+        parser.error("--cfg-options changes the config of --trained, which is not given")
     if args.size % 64 or args.rounds < 1:
         parser.error("size must be divisible by 64, rounds at least 1")
     return args

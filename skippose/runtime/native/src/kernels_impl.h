@@ -307,7 +307,8 @@ constexpr TypedKernels typed() {
   return {epilogue<T>, power<T>, delta<T>, dot<T>, sum<T>, mul<T>, maximum<T>};
 }
 
-const Kernels kTable = {V::kPixelGroup, gemm, depthwise, winograd_input, winograd_output, stream, {typed<float>(), typed<bf16>()}, nullptr};
+const Kernels kTable = {V::kPixelGroup, gemm,   depthwise, winograd_input, winograd_output,
+                        stream,         {typed<float>(), typed<bf16>()},   nullptr};
 
 }  // namespace
 }  // namespace skp

@@ -64,7 +64,8 @@ struct Conv {
   int batch;                                    // blocks that run together
   int patch_h, patch_w;                         // input of a block, halo included
   int64_t patch;                                // elements of it
-  bool holes, depthwise, tiles, pairs, im2col, winograd, needs_z, z_float, keeps_held, measures, looks;
+  bool holes, depthwise, tiles, pairs, im2col, winograd, needs_z, z_float, keeps_held;
+  bool measures, looks;
   std::vector<Chunk> chunks;
   float *weight = nullptr, *bias = nullptr, *scale_o = nullptr, *shift_o = nullptr, *phi = nullptr;
   bf16 *half_weight = nullptr;                  // of tiles or pairs
