@@ -32,7 +32,13 @@ NETS = ("backbone", "head")
 EPS = "model.backbone.gate.eps={}"
 NETWORK = [f"optim_wrapper.paramwise_cfg.custom_keys.{part}.lr_mult=0.005" for part in NETS]
 ITERS = "train_cfg.max_iters={}"
-CLIP = ["train_dataloader.dataset.clip_len={}", "train_dataloader.batch_size={}"]
+BLOCK = "model.backbone.gate.block={}"
+TARGET = "model.gate_loss.target={}"
+BATCH = "train_dataloader.batch_size={}"
+# Shorter clips, and more of them: an iteration sees as many frames.
+CLIPS = {t: [f"train_dataloader.dataset.clip_len={t}", BATCH.format(8 // t)] for t in (4, 2)}
+LONG = [BATCH.format(16), "train_dataloader.num_workers=2", "optim_wrapper.optimizer.lr=3e-4"]
+LONG += [ITERS.format(120)]
 
 ROWS: dict[str, tuple[str, list[str]]] = {
     "learned thresholds/0.25": ("learned-norm", []),
@@ -44,15 +50,27 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "trained dense/27": ("trained-norm-twin", []),
     "Gumbel, previous/0.2": ("gumbel-previous", []),
     "learned thresholds, second seed/0.25": ("learned-norm", ["randomness.seed=1"]),
-    "learned thresholds, block 4/0.25": ("learned-norm", ["model.backbone.gate.block=4"]),
+    "learned thresholds, third seed/0.25": ("learned-norm", ["randomness.seed=2"]),
+    "learned thresholds, block 4/0.25": ("learned-norm", [BLOCK.format(4)]),
+    "learned thresholds, block 8/0.25": ("learned-norm", [BLOCK.format(8), EPS.format(0.3)]),
+    "learned thresholds, clips of 4/0.25": ("learned-norm", CLIPS[4]),
+    "learned thresholds, clips of 2/0.25": ("learned-norm", CLIPS[2]),
     "learned thresholds, frame gates/0.25": (
         "learned-norm",
         ["model.backbone.gate.source=frame", EPS.format(1.0)],
     ),
     "Gumbel, hold/0.25": ("gumbel", []),
     "Gumbel, hold, jitter/0.25": ("gumbel-jitter", []),
-    "Gumbel, hold, clips of 4/0.25": ("gumbel", [CLIP[0].format(4), CLIP[1].format(2)]),
-    "Gumbel, hold, clips of 2/0.25": ("gumbel", [CLIP[0].format(2), CLIP[1].format(4)]),
+    "Gumbel, hold, clips of 4/0.25": ("gumbel", CLIPS[4]),
+    "Gumbel, hold, clips of 2/0.25": ("gumbel", CLIPS[2]),
+    # For an accelerator: sixteen clips an iteration.
+    "joint/0.1": ("joint", []),
+    "joint/0.25": ("joint", [TARGET.format(0.25), EPS.format(0.2)]),
+    "joint, second seed/0.1": ("joint", ["randomness.seed=1"]),
+    "joint, block 4/0.1": ("joint", [BLOCK.format(4), EPS.format(0.45)]),
+    "joint, jitter/0.1": ("joint-jitter", []),
+    "long norm/27": ("trained-norm", LONG),
+    "long dense/27": ("trained-norm-twin", LONG),
 }
 """Name, of which what stands before the slash is a curve of the picture: config and settings."""
 
