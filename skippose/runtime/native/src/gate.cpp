@@ -63,21 +63,26 @@ bool block_changed(const Conv &c, const Map &x, int slot, const Block &b) {
   return false;
 }
 
-// Largest norm over the block's outputs, from the powers of its input pixels.
-float largest_norm(const Conv &c, const float *power, const Block &b, int channels) {
+// Largest norm over one row of outputs, from the powers of the input rows that it reads.
+float largest_norm(const Conv &c, const float *power, int outputs, int channels, float *columns) {
   const SkpConv &d = c.d;
-  float largest = 0;
-  for (int y = 0; y < b.y1 - b.y0; y++)
-    for (int x = 0; x < b.x1 - b.x0; x++) {
-      const float *at = power + (int64_t)y * d.sh * c.patch_w + x * d.sw;
-      float sum = 0;
-      for (int ky = 0; ky < d.kh; ky++)
-        for (int kx = 0; kx < d.kw; kx++) {
-          const float v = at[(int64_t)ky * d.dh * c.patch_w + kx * d.dw];
-          sum = d.p ? sum + v : std::max(sum, v);
-        }
-      largest = std::max(largest, sum);
+  const int width = (outputs - 1) * d.sw + (d.kw - 1) * d.dw + 1;
+  const int64_t down = (int64_t)d.dh * c.patch_w;
+  memcpy(columns, power, sizeof(float) * width);
+  for (int ky = 1; ky < d.kh; ky++)
+    for (int i = 0; i < width; i++) {
+      const float v = power[ky * down + i];
+      columns[i] = d.p ? columns[i] + v : std::max(columns[i], v);
     }
+  float largest = 0;
+  for (int x = 0; x < outputs; x++) {
+    float sum = 0;
+    for (int kx = 0; kx < d.kw; kx++) {
+      const float v = columns[x * d.sw + kx * d.dw];
+      sum = d.p ? sum + v : std::max(sum, v);
+    }
+    largest = std::max(largest, sum);
+  }
   if (d.p && d.normalize) largest /= (float)(channels * c.taps);
   return d.p == 2 ? sqrtf(largest) : largest;
 }
@@ -163,11 +168,15 @@ bool Plan::decide(Conv &c, int slot, int by, int bx, Scratch &s) {
   const char *held = c.held ? c.held + block * c.patch * element_size : nullptr;
   const int iy0 = b.y0 * d.sh - d.top, ix0 = b.x0 * d.sw - d.left;
   const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
-  if (xb > xa)
-    for (int r = std::max(0, -iy0); r < std::min(c.patch_h, x.h - iy0); r++) {
-      const int64_t row = (int64_t)slot * x.h + iy0 + r;
-      const bool all = d.frame_source;
-      if (!all && !x.rows[row]) continue;
+  const float limit = d.eps * (d.relative ? c.scale[slot] : 1);
+  s.columns.resize(std::max(s.columns.size(), (size_t)c.patch_w));
+  // A row of outputs is judged as soon as its input is there, for the first above the limit opens
+  // the block. One whose input did not change was below it before.
+  int row_out = 0, fresh = -1;
+  for (int r = 0; r < c.patch_h; r++) {
+    const int64_t row = (int64_t)slot * x.h + iy0 + r;
+    const bool all = d.frame_source;
+    if (xb > xa && iy0 + r >= 0 && iy0 + r < x.h && (all || x.rows[row])) {
       const int64_t at = row * x.w + ix0 + xa;
       const char *now = x.data + at * x.pitch * element_size;
       const char *then = nullptr;
@@ -176,9 +185,15 @@ bool Plan::decide(Conv &c, int slot, int by, int bx, Scratch &s) {
                           : held + ((int64_t)r * c.patch_w + xa) * x.pitch * element_size;
       typed->power(now, then, all ? nullptr : x.dirty + at, xb - xa, x.pitch, x.c, d.p,
                    power + (int64_t)r * c.patch_w + xa);
+      fresh = r;
     }
-  const float score = largest_norm(c, power, b, x.c) * d.gain;
-  return score > d.eps * (d.relative ? c.scale[slot] : 1);
+    for (; row_out < b.y1 - b.y0 && row_out * d.sh + (d.kh - 1) * d.dh <= r; row_out++) {
+      if (fresh < row_out * d.sh) continue;
+      const float *from = power + (int64_t)row_out * d.sh * c.patch_w;
+      if (largest_norm(c, from, b.x1 - b.x0, x.c, s.columns.data()) * d.gain > limit) return true;
+    }
+  }
+  return false;
 }
 
 float Plan::linear_at(const Conv &c, int slot, int oy, int ox, bool change) {

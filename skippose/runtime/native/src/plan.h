@@ -108,7 +108,7 @@ struct Task {
 };
 
 struct Scratch {                                // one for each thread
-  std::vector<float> patch, power, acc, transformed, products;
+  std::vector<float> patch, power, columns, acc, transformed, products;
   std::vector<bf16> rows, half_patch;
   std::vector<int32_t> block_of;                // output of the list -> its block
   std::vector<const void *> pixels, rows_of;
