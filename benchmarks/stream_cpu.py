@@ -388,36 +388,56 @@ def live_contestants(
     videos: list[Tensor],
     args: argparse.Namespace,
 ) -> list[Contestant]:
-    """Live gates on real clips, each frame of each beside a dense one; times of all frames."""
+    """Live gates on real clips, and their masks again without asking; times of all frames.
+
+    Each frame of each stands beside a dense one.
+    """
     base = copy.deepcopy(dense).to(memory_format=torch.channels_last)
     entries = []
     for asked, net in nets.items() if videos else ():
         for spec in args.streams:
-            name, _, precision = spec.partition(":")
+            backend, _, precision = spec.partition(":")
             options = {"precision": precision} if precision else {}
-            stream = skippose.Stream(net, backend=name, **options)
-            entry = Contestant(stream_name(spec, args), lambda: None, mask="live", asked=asked)
+            live, again = (skippose.Stream(net, backend=backend, **options) for _ in range(2))
+            name = stream_name(spec, args)
+            entry = Contestant(name, lambda: None, mask="live", asked=asked)
+            replay = Contestant(name, lambda: None, mask="replayed", asked=asked, base=entry.base)
             for frames in videos:
-                if stream.slots:
-                    stream.reset([0])
+                for stream in (live, again):
+                    if stream.slots:
+                        stream.reset([0])
                 for t, frame in enumerate(frames[:, None]):
-                    before = stream.report()
-                    time.sleep(REST)
-                    start = time.perf_counter()
-                    stream(frame)
-                    took = time.perf_counter() - start
-                    share = spent(before, stream.report()) if t else 0.0
+                    before = live.report()
+                    took = timed(live, frame)
+                    share = spent(before, live.report()) if t else 0.0
+                    if t:
+                        repeat_masks(live, again)
+                    repeated = timed(again, frame)
                     if share > 0:  # some videos show each picture twice, which costs nothing
                         entry.times.append(took)
+                        replay.times.append(repeated)
                         entry.shares.append(share)
                         last = frame.contiguous(memory_format=torch.channels_last)
-                        start = time.perf_counter()
-                        base(last)
-                        entry.base.append(time.perf_counter() - start)
-            if entry.shares:
-                entry.macs = statistics.mean(entry.shares)
-                entries.append(entry)
+                        entry.base.append(timed(base, last))
+            for e in (entry, replay):
+                if entry.shares:
+                    e.macs = statistics.mean(entry.shares)
+                    entries.append(e)
     return entries
+
+
+def timed(run: Callable[[Tensor], object], frame: Tensor) -> float:
+    """Seconds that a frame takes, after a rest."""
+    time.sleep(REST)
+    start = time.perf_counter()
+    run(frame)
+    return time.perf_counter() - start
+
+
+def repeat_masks(stream: skippose.Stream, other: skippose.Stream) -> None:
+    """Imposes on the other stream what the gates of the first one decided for its last frame."""
+    assert stream._engine is not None and other._engine is not None
+    other._engine.fix_masks(stream._engine.masks())
 
 
 def gated(net: nn.Module, eps: float, reference: str = "hold") -> nn.Module:
@@ -548,10 +568,18 @@ def rows(entries: list[Contestant], args: argparse.Namespace, others: float) -> 
 
 
 def of_fixed(entry: Contestant, entries: list[Contestant]) -> str:
-    """Live gates: what clustered masks of a frame's density take, over what the frame took.
+    """What fixed masks take, over what a frame with live gates took; the median over frames.
 
-    The median over frames; between two measured shares a straight line.
+    In the row of live gates, clustered masks that open as large a share of the MACs, the same in
+    all layers (between two measured shares a straight line); in the row of the masks that those
+    gates gave, imposed again, these.
     """
+    if entry.mask == "replayed":
+        live = next(
+            e for e in entries if (e.name, e.mask, e.asked) == (entry.name, "live", entry.asked)
+        )
+        ratios = [again / took for again, took in zip(entry.times, live.times, strict=True)]
+        return f"{statistics.median(ratios):.3f}"
     if entry.mask != "live":
         return ""
     fixed = sorted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -77,14 +77,19 @@ class Engine(ABC):
     def report(self) -> Report:
         """Costs of all frames so far."""
 
-    def fix_masks(self, cells: Tensor | None) -> None:
+    def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
         """Opens what lies in these cells instead of asking the gates: for benchmarks.
 
         Args:
             cells: (rows, columns) bool, dividing the frame; a block is open if its centre lies in
-                a True cell. None asks the gates again.
+                a True cell. Or what :meth:`masks` gave, each gated layer's own. None asks the
+                gates again.
         """
         raise NotImplementedError(f"backend {self.name!r} has no fixed masks")
+
+    def masks(self) -> dict[Any, Tensor]:
+        """The blocks that opened in the last frame, by layer: (S, Hb, Wb) bool, copies."""
+        raise NotImplementedError(f"backend {self.name!r} does not tell its masks")
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

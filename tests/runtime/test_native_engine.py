@@ -231,6 +231,20 @@ def test_fixed_masks_are_the_shares_asked_for(make_hrnet, make_moving_video) -> 
     assert engine.report().gmacs < 0.3 * engine.report().dense_gmacs
 
 
+def test_masks_that_gates_gave_can_be_imposed(make_hrnet, make_moving_video) -> None:
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.3, block=4)).eval()
+    video = make_moving_video(5, 2, (64, 64))
+    live, replayed = (NativeEngine(net, video[0], Schedule()) for _ in range(2))
+    for t, frame in enumerate(video):
+        expected = live.step(frame)
+        if t:
+            replayed.fix_masks(live.masks())
+        assert torch.equal(replayed.step(frame), expected)
+    assert replayed.report().densities == live.report().densities
+    assert 0.05 < live.report().gmacs / live.report().dense_gmacs < 0.8
+
+
 def test_streams_in_threads_share_a_network(make_hrnet, make_moving_video) -> None:
     net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
     net = skippose.convert(net, InputNormGate(0.2, block=4)).eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -167,19 +167,26 @@ class NativeEngine(Engine):
         self._age[list(slots)] = 0
 
     @torch.inference_mode()
-    def fix_masks(self, cells: Tensor | None) -> None:
+    def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
         for i, conv in enumerate(self._convs):
-            if cells is None:
-                self._library.skp_set_mask(self._handle, i, None)
-                continue
-            grid = (-(-conv.oh // conv.block_h), -(-conv.ow // conv.block_w))
-            at = [
-                ((torch.arange(n) + 0.5) * size / n).long()
-                for n, size in zip(grid, cells.shape, strict=True)
-            ]
-            mask = cells[at[0][:, None], at[1]].expand(self.slots, *grid)
-            mask = mask.to(torch.uint8).contiguous()
-            self._library.skp_set_mask(self._handle, i, mask.data_ptr())
+            mask: Tensor | None = None
+            if isinstance(cells, Tensor):
+                grid = (-(-conv.oh // conv.block_h), -(-conv.ow // conv.block_w))
+                at = [
+                    ((torch.arange(n) + 0.5) * size / n).long()
+                    for n, size in zip(grid, cells.shape, strict=True)
+                ]
+                mask = cells[at[0][:, None], at[1]].expand(self.slots, *grid)
+            elif cells is not None and i in self.ops:
+                mask = cells.get(self.ops[i].key)
+            if mask is not None:
+                mask = mask.to(torch.uint8).contiguous()
+            pointer = None if mask is None else mask.data_ptr()
+            self._library.skp_set_mask(self._handle, i, pointer)
+
+    @torch.inference_mode()
+    def masks(self) -> dict[Any, Tensor]:
+        return {op.key: self.opened(i).bool() for i, op in self.ops.items() if op.gated is not None}
 
     def report(self) -> Report:
         rows = [replace(row, density_sum=float(self._frames)) for row in self.plan.costs]
