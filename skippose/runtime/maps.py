@@ -13,9 +13,23 @@ import torch
 from torch import Tensor
 
 from skippose.ops import ConvGeometry
+from skippose.ops.geometry import accumulation_dtype
 from skippose.runtime.plan import Value
 
 POINT = ConvGeometry((1, 1))
+
+
+def row_power(change: Tensor, p: float, out: Tensor | None = None) -> Tensor:
+    """``Σ_c |change|^p``, or its maximum: (..., C) to (...), in float32 or better.
+
+    ``change`` may be overwritten by its absolute values.
+    """
+    dtype = accumulation_dtype(change.dtype)
+    if p == 1:
+        return torch.sum(change.abs_(), -1, dtype=dtype, out=out)
+    # Squares and their sums are several times faster than torch.linalg.vector_norm on a CPU.
+    power = change.to(dtype).square().sum(-1) if p == 2 else change.abs_().amax(-1).to(dtype)
+    return power if out is None else out.copy_(power)
 
 
 @dataclass
@@ -29,10 +43,14 @@ class Map:
         dirty: (S·H·W + 2,) uint8, 1 where this frame's value may differ from the last one's;
             where it is 0 it does not.
         live: whether any is.
+        whole: whether all pixels count as changed.
         exact: whether ``dirty`` must be exact: a gate counts what changed.
         slack: share of a pixel's largest channel within which a value counts as the one before,
             and stays that: sums that were added in another order differ by rounding.
         delta: like ``data``, the change since the last frame, for readers that need it.
+        powers: by p, (S·H·W + 2,): :func:`row_power` of the change since the last frame, 0 where
+            nothing was written or the slot begins anew.
+        measures: whether ``powers`` are kept now.
     """
 
     value: Value
@@ -41,7 +59,10 @@ class Map:
     exact: bool = False
     slack: float = 0.0
     live: bool = False
+    whole: bool = False
     delta: Tensor | None = None
+    powers: dict[float, Tensor] = field(default_factory=dict)
+    measures: bool = True
     _written: list[Tensor | None] = field(default_factory=list)
 
     def inner(self, table: Tensor) -> Tensor:
@@ -53,9 +74,18 @@ class Map:
         """(S, C, H, W), a view."""
         return self.inner(self.data).permute(0, 3, 1, 2)
 
+    def measured(self, p: float) -> Tensor:
+        """:attr:`powers` of this p, kept from now on."""
+        if p not in self.powers:
+            exact = accumulation_dtype(self.data.dtype)
+            self.powers[p] = self.data.new_zeros(len(self.data), dtype=exact)
+        return self.powers[p]
+
     def begin(self) -> None:
         """A new frame; ``dirty`` is cleared by whoever owns its memory."""
-        self.live = False
+        self.live = self.whole = False
+        for power in self.powers.values():
+            power.zero_()
         if self.delta is not None:
             for rows in self._written:
                 if rows is None:
@@ -67,13 +97,34 @@ class Map:
     @property
     def compares(self) -> bool:
         """Whether new values are compared with old ones; else :meth:`take` may be used."""
-        return self.exact or self.delta is not None
+        return self.exact or self.delta is not None or (self.measures and bool(self.powers))
 
     def take(self) -> Tensor:
         """Where to put new values of the whole map, (S, H, W, C), a view; all count as changed."""
         self.dirty.fill_(1)
-        self.live = True
+        self.live = self.whole = True
         return self.inner(self.data)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether :meth:`replace` may be used where all slots are written."""
+        return not self.exact and self.delta is None
+
+    def blank(self) -> Tensor:
+        """A table for :meth:`replace`, its pixels not yet written."""
+        table = torch.empty_like(self.data)
+        table[-2:].zero_()
+        return table
+
+    def replace(self, table: Tensor) -> None:
+        """Takes a table of all slots in place of the one before; all pixels count as changed."""
+        before, self.data = self.data, table
+        self.dirty.fill_(1)
+        self.live = self.whole = True
+        if self.powers and self.measures:
+            change = before[:-2].sub_(table[:-2])
+            for p, power in self.powers.items():
+                row_power(change, p, power[:-2])
 
     def _differs(self, new: Tensor, old: Tensor) -> Tensor:
         """(..., C) twice to (...) bool; a NaN differs."""
@@ -81,16 +132,21 @@ class Map:
             return (new != old).any(-1)
         return ~((new - old).abs().amax(-1) <= self.slack * new.abs().amax(-1))
 
-    def write(self, slots: Tensor, new: Tensor, changed: bool = False) -> None:
-        """Whole slots, (n, H, W, C); ``changed`` marks them all without looking."""
+    def write(
+        self, slots: Tensor, new: Tensor, changed: bool = False, begins: bool = False
+    ) -> None:
+        """Whole slots, (n, H, W, C).
+
+        ``changed`` marks them all without looking; ``begins``: no gate asks how far they changed.
+        """
         inner, dirty = self.inner(self.data), self.inner(self.dirty)
         every = len(slots) == len(inner)
         old = inner if every else inner[slots]
-        if changed:
-            if every:
-                dirty.fill_(1)
-            else:
-                dirty[slots] = 1
+        if changed and every:
+            self.dirty.fill_(1)
+            self.live = self.whole = True
+        elif changed:
+            dirty[slots] = 1
             self.live = True
         else:
             differs = self._differs(new, old)
@@ -98,9 +154,18 @@ class Map:
                 new = torch.where(differs[..., None], new, old)
             dirty[slots] = differs.to(torch.uint8)
             self.live = self.live or bool(differs.any())
+        change: Tensor | None = None
         if self.delta is not None:
             self._written.append(None)
-            self.inner(self.delta)[slots] = new.to(self.delta.dtype) - old.to(self.delta.dtype)
+            change = new.to(self.delta.dtype) - old.to(self.delta.dtype)
+            self.inner(self.delta)[slots] = change
+        if self.powers and self.measures and not begins:
+            change = new - old if change is None else change
+            for p, power in self.powers.items():
+                if every:
+                    self.inner(power).copy_(row_power(change, p))
+                else:
+                    self.inner(power)[slots] = row_power(change, p)
         if every:
             inner.copy_(new)
         else:
@@ -108,22 +173,28 @@ class Map:
 
     def write_rows(self, rows: Tensor, new: Tensor) -> None:
         """Single pixels, (n, C)."""
-        if self.exact or self.delta is not None:
+        if self.compares:
             old = self.data.index_select(0, rows)
         if self.exact:
-            changed = self._differs(new, old)
-            self.dirty.index_copy_(0, rows, changed.to(torch.uint8))
-            self.live = self.live or bool(changed.any())
+            differs = self._differs(new, old)
+            self.dirty.index_copy_(0, rows, differs.to(torch.uint8))
+            self.live = self.live or bool(differs.any())
             if self.slack:
-                new = torch.where(changed[:, None], new, old)
+                new = torch.where(differs[:, None], new, old)
         else:
             self.dirty.index_fill_(0, rows, 1)
             self.live = True
+        self.data.index_copy_(0, rows, new)
+        change: Tensor | None = None
         if self.delta is not None:
             self._written.append(rows)
             exact = self.delta.dtype
-            self.delta.index_copy_(0, rows, new.to(exact) - old.to(exact))
-        self.data.index_copy_(0, rows, new)
+            change = new.to(exact) - old.to(exact)
+            self.delta.index_copy_(0, rows, change)
+        if self.powers and self.measures:
+            change = old.sub_(new) if change is None else change
+            for p, power in self.powers.items():
+                power.index_copy_(0, rows, row_power(change, p))
 
 
 class Windows:

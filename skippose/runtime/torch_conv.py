@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from skippose.ops.geometry import accumulation_dtype
 from skippose.runtime.dense_ops import activate, activate_into, affine, block_weights
 from skippose.runtime.maps import Tables
 from skippose.runtime.plan import Conv, Plan
-from skippose.runtime.torch_gates import BlockGate
-from skippose.runtime.torch_nodes import Frame, Maps, tiling
+from skippose.runtime.torch_gates import ChangeGate, gate_of
+from skippose.runtime.torch_nodes import WHOLE, Frame, Maps, tiling
 
 # Measured on AVX-512, one thread: products of gathered columns run at 70 to 100% of the machine's
 # rate from 16 rows on. oneDNN's convolution of gathered patches is as fast with few channels and
@@ -35,15 +35,20 @@ class ConvNode:
         op: the plan's operation.
         block: (rows, columns) of outputs per block.
         gate: decides which blocks open; None for a dense layer.
-        z: (S·Hb·Wb, bh·bw·O), what is held, where the output alone does not tell.
+        z: (S·H'·W' + 2, O), what is held, where the output alone does not tell; rows as a map's.
         density_sum: over counted frames and slots.
         looked_sum: likewise, of outputs whose receptive field changed.
-        opened: (S, Hb, Wb) bool in the last frame, where ``keep_masks``.
     """
 
-    keep_masks = False
-
-    def __init__(self, op: Conv, plan: Plan, tile: tuple[int, int], maps: Maps, t: Tables) -> None:
+    def __init__(
+        self,
+        op: Conv,
+        plan: Plan,
+        tile: tuple[int, int],
+        maps: Maps,
+        t: Tables,
+        gates: dict[Any, ChangeGate],
+    ) -> None:
         self.op, self.slots = op, t.slots
         self.x, self.output = maps[op.inputs[0]], maps[op.output]
         self.adds = [maps[v] for v in op.add]
@@ -79,23 +84,39 @@ class ConvNode:
         self.inner = self.matrix.shape[0]
         self.narrow = g.groups > 1 or (weight.shape[1] <= NARROW and g.kernel_size != (1, 1))
 
-        self.gate = None if op.gated is None else BlockGate(self, plan.device)
+        self.gate = None if op.gated is None else gate_of(self, plan.device, gates)
         self.holds = bool(op.add) or op.affine is not None or self.previous
         self.holds = self.holds or (self.gate is not None and self.gate.needs_output)
         self.z: Tensor | None = None
         if self.holds:
-            shape = (self.blocks, self.block[0] * self.block[1] * self.channels)
+            shape = (len(self.output.data), self.channels)
             self.z = torch.zeros(shape, dtype=self.weight.dtype, device=plan.device)
-        self.opened = torch.zeros((t.slots, *self.grid), dtype=torch.bool)
         self.density_sum = self.looked_sum = 0.0
         self._density = [0.0] * t.slots
         self._looked = [0.0] * t.slots
         self._fixed: Tensor | None = None
+        self._where: Tensor | None = None
+        self._begun: Tensor | None = None
 
-    def fix_mask(self, cells: Tensor | None) -> None:
+    @property
+    def opened(self) -> Tensor:
+        """(S, Hb, Wb) bool, new memory: blocks that opened when it last ran."""
+        mask = torch.zeros((self.slots, *self.grid), dtype=torch.bool)
+        if self._where is not None:
+            mask.view(-1)[self._where] = True
+        if self._begun is not None:
+            mask[self._begun] = True
+        return mask
+
+    def fix_mask(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
         """See :meth:`Engine.fix_masks`."""
+        if self.gate is not None:
+            self.gate.forget()  # not asked meanwhile
         self._fixed = None
-        if cells is not None:
+        if isinstance(cells, Mapping):
+            if self.op.key in cells:
+                self._fixed = cells[self.op.key].flatten().nonzero()[:, 0]
+        elif cells is not None:
             at = [
                 ((torch.arange(n) + 0.5) * size / n).long()
                 for n, size in zip(self.grid, cells.shape, strict=True)
@@ -108,51 +129,60 @@ class ConvNode:
     def run(self, now: Frame, decides: bool = False) -> None:
         """Decides, computes what is open, and rewrites what changed."""
         self._density, self._looked = [0.0] * now.slots, [0.0] * now.slots
-        if self.keep_masks:
-            self.opened.zero_()
+        self._where = self._begun = None
         if not (self.x.live or now.any_due or any(m.live for m in self.adds)):
             return None
         where: Tensor | None = None
         y: Tensor | None = None
+        patches: Tensor | None = None
         if self._fixed is not None and not now.any_due:
             where = self._fixed
         elif self.x.live and not (now.any_due and bool(now.due.all())):
-            mask = self.patches.touched(self.x.dirty)
-            if now.any_due:
-                mask.view(now.slots, -1)[now.due] = False
-            where = mask.nonzero().view(-1)
-            if self.gate is not None and where.shape[0]:
-                where, y, looked = self.gate.open(where)
-                self._looked = looked or self._looked
-                if decides and now.cut is not None and where.shape[0]:
-                    where, y = self._cut(where, y, now)
+            if isinstance(self.gate, ChangeGate):
+                where, patches = self.gate.opens(now)
+            else:
+                where, y = self._choose(now)
+            if decides and now.cut is not None and where.shape[0]:
+                where, y = self._cut(where, y, now)
+                patches = None
         if now.any_due:
             slots = now.due.nonzero()[:, 0]
             self._whole(slots, begins=True)
+            self._begun = slots
             for s in slots.tolist():
                 self._density[s] = 1.0
                 self._looked[s] = self._looked[s] if decides else 0.0
-                if self.keep_masks:
-                    self.opened[s] = True
         rows: Tensor | None = None
         if where is not None and where.shape[0]:
             self._note(where)
             if y is None and where.shape[0] == self.blocks and not self.previous:
                 return self._whole(self.every, begins=False)
             if y is None:
-                y = self.convolve(where, self.previous)
+                y = self.convolve(where, self.previous, patches=patches)
             rows = self.writes.of(where)
             if self.z is None:
                 self.output.write_rows(rows, activate(y, self.op.activation))
                 return None
             if self.previous:
                 y = y.add_(self.held_output(where))
-            self.z.index_copy_(0, where, y.view(where.shape[0], -1))
+            self.z.index_copy_(0, rows, y)
         else:
             where = y = None
         if self.z is not None:
             self._rewrite(now, where, rows, y)
         return None
+
+    def _choose(self, now: Frame) -> tuple[Tensor, Tensor | None]:
+        """Blocks to compute, and the convolution there if the gate knows it, (n·bh·bw, O)."""
+        mask = self.patches.touched(self.x.dirty)
+        if now.any_due:
+            mask.view(now.slots, -1)[now.due] = False
+        where = mask.nonzero().view(-1)
+        if self.gate is None or not where.shape[0]:
+            return where, None
+        where, y, looked = self.gate.open(where)
+        self._looked = looked or self._looked
+        return where, y
 
     def _rewrite(
         self, now: Frame, where: Tensor | None, rows: Tensor | None, z: Tensor | None
@@ -166,6 +196,8 @@ class ConvNode:
             z: what is now held there.
         """
         live = [m for m in self.adds if m.live]
+        if any(m.whole for m in live) and not now.any_due:
+            return self._rewrite_all()
         if live:
             mask = self.reads.touched(live[0].dirty)
             for m in live[1:]:
@@ -175,6 +207,8 @@ class ConvNode:
             if now.any_due:
                 mask.view(now.slots, -1)[now.due] = False  # written already
             more = mask.nonzero().view(-1)
+            if more.shape[0] > WHOLE * self.blocks and not now.any_due:
+                return self._rewrite_all()
             if where is None or more.shape[0] > where.shape[0]:
                 where, rows, z = more, None, None
         if where is None or where.shape[0] == 0:
@@ -194,10 +228,26 @@ class ConvNode:
         # A result that was computed just now has been copied into what is held.
         self.output.write_rows(rows, activate(out, self.op.activation))
 
+    def _rewrite_all(self) -> None:
+        """All outputs from what is held and the additions."""
+        assert self.z is not None
+        table = self.output.blank() if self.output.replaces else torch.empty_like(self.output.data)
+        out, z = table[:-2], self.z[:-2].to(self.dtype)
+        if self.op.affine is not None:
+            z = affine(z, self.op.affine, -1)
+        for m in self.adds:
+            z = torch.add(m.data[:-2], z, out=out)
+        activate_into(z, self.op.activation, out)
+        if self.output.replaces:
+            self.output.replace(table)
+        else:
+            new = out.view(self.slots, *self.size, self.channels)
+            self.output.write(self.every, new, changed=not self.output.exact)
+
     def held_output(self, where: Tensor) -> Tensor:
         """What is held at some blocks, (n·bh·bw, O)."""
         assert self.z is not None
-        return self.z.index_select(0, where).view(-1, self.channels)
+        return self.z.index_select(0, self.reads.of(where))
 
     def _cut(self, where: Tensor, y: Tensor | None, now: Frame) -> tuple[Tensor, Tensor | None]:
         """Slots in which too much is open begin anew."""
@@ -224,9 +274,8 @@ class ConvNode:
     def _note(self, where: Tensor) -> None:
         if self.share is None:
             return
+        self._where = where
         self._density = [a + b for a, b in zip(self._density, self._shares(where), strict=True)]
-        if self.keep_masks:
-            self.opened.view(-1)[where] = True
 
     def tally(self, counted: Sequence[bool]) -> None:
         """Adds the last frame's densities, of the slots that count."""
@@ -237,13 +286,20 @@ class ConvNode:
 
     # -- computing -------------------------------------------------------------------------------
 
-    def convolve(self, where: Tensor, delta: bool, bias: bool | None = None) -> Tensor:
+    def convolve(
+        self,
+        where: Tensor,
+        delta: bool,
+        bias: bool | None = None,
+        patches: Tensor | None = None,
+    ) -> Tensor:
         """The convolution at some blocks: (n·bh·bw, O), new memory, in the weights' precision.
 
         Args:
             where: blocks.
             delta: of the change since the last frame, and not of the input.
             bias: add it; by default where it is not a change that is convolved.
+            patches: (n, Ph·Pw·C), the blocks' input, if it has been gathered.
         """
         g, count = self.op.geometry, where.shape[0]
         shift = self.bias if (not delta if bias is None else bias) else None
@@ -256,13 +312,27 @@ class ConvNode:
             return y.index_select(0, self.reads.of(where))
         pixels = count * self.block[0] * self.block[1]
         if self.columns is not None and not (self.narrow and pixels > MANY):
-            columns = source.index_select(0, self.columns.of(where)).view(pixels, self.inner)
+            if patches is None:
+                columns = source.index_select(0, self.columns.of(where)).view(pixels, -1)
+            else:
+                columns = self._unfold(patches)
             columns = columns.to(self.matrix.dtype)
             return columns @ self.matrix if shift is None else shift.addmm(columns, self.matrix)
-        patches = source.index_select(0, self.patches.of(where))
+        if patches is None:
+            patches = source.index_select(0, self.patches.of(where))
         patches = patches.view(count, *self.patch, -1).permute(0, 3, 1, 2).to(self.weight.dtype)
         y = F.conv2d(patches, self.weight, shift, g.stride, 0, g.dilation, g.groups)
         return y.permute(0, 2, 3, 1).reshape(pixels, self.channels)
+
+    def _unfold(self, patches: Tensor) -> Tensor:
+        """What each output of some blocks reads: (n, Ph·Pw·C) to (n·bh·bw, kh·kw·C)."""
+        g, channels = self.op.geometry, self.x.value.channels
+        row = self.patch[1] * channels
+        outputs = (g.stride[0] * row, g.stride[1] * channels)
+        taps = (g.dilation[0] * row, g.dilation[1] * channels)
+        shape = (len(patches), *self.block, *g.kernel_size, channels)
+        view = patches.as_strided(shape, (patches.stride(0), *outputs, *taps, 1))
+        return view.reshape(-1, self.inner)
 
     def _image(self, inner: Tensor, shift: Tensor | None) -> Tensor:
         """(n, H, W, C) to (n, H', W', O), the whole map."""
@@ -282,19 +352,19 @@ class ConvNode:
         z = z.to(self.dtype)
         if every and not self.output.compares:
             self._finish(z, slots, self.output.take())
+        elif every and self.output.replaces and not begins:
+            table = self.output.blank()
+            self._finish(z, slots, self.output.inner(table))
+            self.output.replace(table)
         else:
             out = torch.empty_like(z, memory_format=torch.contiguous_format)
             self._finish(z, slots, out)
-            self.output.write(slots, out, changed=not self.output.exact)
+            self.output.write(slots, out, changed=not self.output.exact, begins=begins)
 
     def _hold(self, slots: Tensor, z: Tensor) -> None:
-        """Whole slots, (n, H', W', O), into what is held by blocks."""
+        """Whole slots, (n, H', W', O), into what is held."""
         assert self.z is not None
-        (rows, columns), (height, width) = self.grid, self.block
-        if self.valid is not None:
-            z = F.pad(z, (0, 0, 0, columns * width - self.size[1], 0, rows * height - self.size[0]))
-        z = z.unflatten(2, (columns, width)).unflatten(1, (rows, height)).transpose(2, 3)
-        held = self.z.view(self.slots, rows, columns, height, width, self.channels)
+        held = self.output.inner(self.z)
         if slots.shape[0] == self.slots:
             held.copy_(z)
         else:
@@ -321,7 +391,9 @@ class ConvNode:
         """Takes over :meth:`state_dict`."""
         for name, mine in self._held().items():
             mine.copy_(state[name])
+        if self.gate is not None:
+            self.gate.forget()
 
     def _held(self) -> dict[str, Tensor]:
         held = {} if self.gate is None else self.gate.held_by_name()
-        return held if self.z is None else held | {"kept": self.z}
+        return held if self.z is None else held | {"kept": self.z[:-2]}

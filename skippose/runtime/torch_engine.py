@@ -10,7 +10,7 @@ blocks keep their values all the same.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from skippose.runtime.functional_engine import FunctionalEngine
 from skippose.runtime.maps import Map, Tables
 from skippose.runtime.plan import Concat, Conv, FuseSum, Mul, Plan, Pointwise
 from skippose.runtime.torch_conv import ConvNode
+from skippose.runtime.torch_gates import ChangeGate
 from skippose.runtime.torch_nodes import DenseNode, Frame, LocalNode
 
 FORM = "blocks"
@@ -82,12 +83,15 @@ class TorchEngine(Engine):
             self.maps[v] = Map(plan.values[v], data, dirty, exactly or v == 0, slack, delta=delta)
         tables = Tables(self.slots, plan.device)
         frame_size = (plan.frame.height, plan.frame.width)
+        gates: dict[Any, ChangeGate] = {}
         self._nodes: list[ConvNode | LocalNode | DenseNode] = []
-        for op in plan.ops:
+        for i, op in enumerate(plan.ops):
             out = plan.values[op.output]
             tile = block_for_map(TILE, "scaled", (out.height, out.width), frame_size)
             if isinstance(op, Conv):
-                self._nodes.append(ConvNode(op, plan, tile, self.maps, tables))
+                # The first gated layer may make slots dense that it has decided about.
+                known = {} if i == plan.decider else gates
+                self._nodes.append(ConvNode(op, plan, tile, self.maps, tables, known))
             elif isinstance(op, FuseSum | Pointwise | Mul | Concat):
                 self._nodes.append(LocalNode(op, plan, tile, self.maps, tables))
             else:
@@ -151,9 +155,18 @@ class TorchEngine(Engine):
         self._age[list(slots)] = 0
 
     @torch.inference_mode()
-    def fix_masks(self, cells: Tensor | None) -> None:
+    def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
         for conv in self.convs:
             conv.fix_mask(cells)
+        for m in self.maps.values():
+            m.measures = cells is None
+
+    def masks(self) -> dict[Any, Tensor]:
+        gated = [conv for conv in self.convs if conv.op.gated is not None]
+        return {
+            conv.op.key: conv.opened if self._was_live else torch.zeros_like(conv.opened)
+            for conv in gated
+        }
 
     def report(self) -> Report:
         rows = list(self.plan.costs)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skippose.gates.norm import NormGate
-from skippose.ops.geometry import accumulation_dtype
+from skippose.ops.geometry import ConvGeometry
+from skippose.ops.masks import pool_blocks
 from skippose.ops.norms import finish_norm, window_power
+from skippose.runtime.maps import POINT, row_power
+
+LARGE = 2048
+"""Pixels from which on a map's windows are faster by sums of rows and of columns."""
 
 if TYPE_CHECKING:
     from skippose.runtime.torch_conv import ConvNode
+    from skippose.runtime.torch_nodes import Frame
 
 
 class BlockGate:
@@ -90,7 +96,8 @@ class BlockGate:
             change = change - node.held_output(where)
         elif self.frame and not node.previous:
             change = change - node.bias
-        power = finish_norm(_power(change, norm.p), norm.p, node.channels, norm.normalize)
+        change = change.clone() if change is keep else change
+        power = finish_norm(row_power(change, norm.p), norm.p, node.channels, norm.normalize)
         return power.view(where.shape[0], *node.block), keep
 
     def _score(self, where: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -112,10 +119,10 @@ class BlockGate:
             change = (self._of(self.held, where) - keep).view_as(patches)
         if gate.sees == "magnitude":
             return gate.score(change.permute(0, 3, 1, 2), self.conv)[:, 0], keep
-        norm, channels = cast(NormGate, gate), node.x.value.channels
-        power = _power(change, norm.p, own=True).view(count, 1, *node.patch)
+        norm = cast(NormGate, gate)
+        power = row_power(change, norm.p).view(count, 1, *node.patch)
         power = window_power(power, self.conv.geometry, norm.p)
-        elements = channels * math.prod(self.conv.geometry.kernel_size)
+        elements = node.x.value.channels * math.prod(self.conv.geometry.kernel_size)
         score = finish_norm(power, norm.p, elements, norm.normalize)[:, 0]
         # What an output norm multiplies by does not change from frame to frame.
         return (score if node.op.gain == 1 else score * node.op.gain), keep
@@ -165,6 +172,9 @@ class BlockGate:
             linear = linear.unflatten(1, (node.grid[0], node.block[0])).transpose(2, 3)
             _keep(self.linear, blocks, linear.reshape(blocks.shape[0], -1))
 
+    def forget(self) -> None:
+        """What is held has come from elsewhere: nothing is known of it but its values."""
+
     def held_by_name(self) -> dict[str, Tensor]:
         """What it refers to, by the names of a saved state."""
         held = {"held": self.held, "linear": self.linear, "scale": self.scale}
@@ -178,14 +188,155 @@ def _keep(held: Tensor, blocks: Tensor, new: Tensor) -> None:
         held.index_copy_(0, blocks, new)
 
 
-def _power(change: Tensor, p: float, own: bool = False) -> Tensor:
-    """``Σ_c |change|^p``, or its maximum: (n, h, w, C) to (n, h, w), in float32 or better.
+class ChangeGate(BlockGate):
+    """A norm gate on the input's change, which reads what is held only where it must.
 
-    ``own``: ``change`` may be overwritten.
+    A norm of the change since a block was computed is at most the sum of the norms of what has
+    changed from frame to frame since then, and is just that in the first frame after. These come
+    from the map, where they are measured once for all its readers, a number per pixel. So a block
+    whose bound is below the threshold is closed, one that was computed in the frame before is
+    decided, and only the rest is compared with what is held.
+
+    Layers that read the same map in the same windows, with the same threshold, share one: they open
+    the same blocks in every frame.
+
+    Attributes:
+        readers: how many layers share it.
+        bound: (S·Hb·Wb,) float64, at least the largest norm in a block of the change since it was
+            computed, times :attr:`unit`; None under ``previous``, where that is a frame ago.
+        limit: (S·Hb·Wb,) float64, what the threshold is then.
     """
-    dtype = accumulation_dtype(change.dtype)
-    if p != 2:
-        change = change.abs_() if own else change.abs()
-        return change.amax(-1).to(dtype) if math.isinf(p) else change.sum(-1, dtype=dtype)
-    # Several times faster than torch.linalg.vector_norm on a CPU.
-    return change.to(dtype).square().sum(-1)
+
+    def __init__(self, node: ConvNode, device: torch.device) -> None:
+        super().__init__(node, device)
+        norm = cast(NormGate, self.gate)
+        self.image = node.x.inner(node.x.measured(norm.p))[:, None]
+        # What a score is divided by after everything else, so that it need not be.
+        elements = node.x.value.channels * math.prod(node.op.geometry.kernel_size)
+        self.unit = elements ** (1 / norm.p) if norm.normalize else 1.0
+        self.unit = self.unit / node.op.gain if node.op.gain else math.inf
+        self.bound: Tensor | None = None
+        self.limit = torch.zeros(node.blocks, dtype=torch.float64, device=device)
+        if not node.previous:
+            self.bound = torch.zeros_like(self.limit)
+        # By how much a bound must be wide of a norm, as rounding goes.
+        rounding = max(1e-9, 128 * torch.finfo(node.exact).eps)
+        self.narrow = 1 - rounding - 4 * torch.finfo(node.dtype).eps
+        self.readers = 1
+        self._answer: tuple[Frame, int, tuple[Tensor, Tensor | None]] | None = None
+        self._set_limit()
+
+    def _set_limit(self) -> None:
+        norm = cast(NormGate, self.gate)
+        limit = torch.full_like(self.scale, norm.eps)
+        if norm.scale == "relative":
+            limit = limit * self.scale
+        self.limit.view(self.node.slots, -1).copy_(limit[:, None].double() * self.unit)
+        self.low = self.limit * self.narrow
+
+    def _norm_of(self, power: Tensor, geometry: ConvGeometry) -> Tensor:
+        """Powers, (n, 1, h, w), to norms times the unit, (n, 1, h', w')."""
+        p = cast(NormGate, self.gate).p
+        norm = power if geometry == POINT else _window(power, geometry, p)
+        return norm.sqrt() if p == 2 else norm
+
+    def opens(self, now: Frame) -> tuple[Tensor, Tensor | None]:
+        """Blocks that open; keeps what they are measured against from now on.
+
+        Returns:
+            Their numbers, (n,); and their input, (n, Ph·Pw·C), where it was gathered.
+        """
+        if self._answer is None or self._answer[0] is not now:
+            self._answer = (now, self.readers, self._decide(now))
+        _, left, answer = self._answer
+        # What was gathered is not kept longer than it is needed.
+        self._answer = (now, left - 1, answer) if left > 1 else None
+        return answer
+
+    def _decide(self, now: Frame) -> tuple[Tensor, Tensor | None]:
+        step = pool_blocks(self._norm_of(self.image, self.node.op.geometry), self.node.block)
+        step = step.reshape(-1)
+        if self.bound is None:
+            opens = step > self.limit
+            if now.any_due:
+                opens.view(now.slots, -1)[now.due] = False
+            return opens.nonzero().view(-1), None
+        bound = self.bound.add_(step)
+        if now.any_due:
+            bound.view(now.slots, -1)[now.due] = 0
+        # An overflow in half precision may have left what is no number.
+        maybe = (bound <= self.low).logical_not_()
+        where = maybe.nonzero().view(-1)
+        if where.shape[0] == 0:
+            return where, None
+        stale = maybe.logical_and_(bound != step).nonzero().view(-1)
+        if stale.shape[0]:
+            bound.index_copy_(0, stale, self._since_held(stale))
+        where = (bound > self.limit).nonzero().view(-1)
+        return where, self._hold(where) if where.shape[0] else None
+
+    def _since_held(self, where: Tensor) -> Tensor:
+        """Largest norms of the change since some blocks were computed: (n,) float64."""
+        node, count, p = self.node, where.shape[0], cast(NormGate, self.gate).p
+        assert self.held is not None
+        patches = node.x.data.index_select(0, node.patches.of(where)).view(count, -1)
+        change = patches.sub_(self._of(self.held, where)).view(count, 1, *node.patch, -1)
+        norm = self._norm_of(row_power(change, p), self.conv.geometry)[:, 0]
+        if node.valid is not None:
+            norm = norm * node.valid.index_select(0, where)
+        return norm.amax((-2, -1)).double()
+
+    def _hold(self, where: Tensor) -> Tensor:
+        """Blocks are computed from the input as it is now: (n, Ph·Pw·C)."""
+        node = self.node
+        assert self.held is not None and self.bound is not None
+        patches = node.x.data.index_select(0, node.patches.of(where)).view(where.shape[0], -1)
+        _keep(self.held, where, patches)
+        self.bound.index_fill_(0, where, 0)
+        return patches
+
+    def begin(self, slots: Tensor, inner: Tensor, z: Tensor) -> None:
+        super().begin(slots, inner, z)
+        self._set_limit()
+        if self.bound is not None:
+            self.bound.view(self.node.slots, -1)[slots] = 0
+
+    def forget(self) -> None:
+        self._set_limit()
+        if self.bound is not None:
+            self.bound.fill_(math.inf)
+
+
+def _window(power: Tensor, geometry: ConvGeometry, p: float) -> Tensor:
+    """:func:`window_power`; the windows of one large map row by row and column by column."""
+    large = power.shape[0] == 1 and power.numel() >= LARGE
+    if not large or math.isinf(p) or geometry.stride != (1, 1):
+        return window_power(power, geometry, p)
+    power = geometry.pad(power)
+    for dim, taps, step in zip((2, 3), geometry.kernel_size, geometry.dilation, strict=True):
+        size = power.shape[dim] - step * (taps - 1)
+        total = power.narrow(dim, 0, size)
+        for tap in range(1, taps):
+            part = power.narrow(dim, tap * step, size)
+            total = total + part if tap == 1 else total.add_(part)
+        power = total
+    return power
+
+
+def gate_of(node: ConvNode, device: torch.device, known: dict[Any, ChangeGate]) -> BlockGate:
+    """The gate of a gated convolution; ``known``: those made so far that others may share."""
+    layer = node.op.gated
+    assert layer is not None
+    gate = layer.gate
+    if gate.sees != "input" or gate.source != "residual":
+        return BlockGate(node, device)
+    norm, op = cast(NormGate, gate), node.op
+    if norm.relative_to != "input" or op.gain != 1:
+        return ChangeGate(node, device)
+    reads = (op.inputs[0], op.geometry, node.block, node.previous)
+    key = (reads, norm.p, norm.normalize, norm.scale, norm.eps, float(norm.magnitude))
+    if key in known:
+        known[key].readers += 1
+    else:
+        known[key] = ChangeGate(node, device)
+    return known[key]

@@ -71,6 +71,8 @@ class LocalNode:
                 return self._whole()
         elif not live:
             return None
+        elif any(self.inputs[i].whole for i in live):
+            return self._whole()
         touched = [self.reads[i].touched(self.inputs[i].dirty) for i in live]
         mask = touched[0] if live else torch.zeros(self.writes.count, dtype=torch.bool)
         for more in touched[1:]:

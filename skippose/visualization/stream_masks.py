@@ -73,17 +73,14 @@ class MaskedStream:
             return gated_records(self._watch.run, self._stream.net)
         if not isinstance(engine, TorchEngine):
             raise ValueError("the stream has not seen a frame yet")
-        records = {}
+        records, masks = {}, engine.masks()
         for conv in engine.convs:
             if conv.op.cost is None or conv.op.gated is None:
                 continue
-            if not conv.keep_masks:  # a new engine: its first frame was computed in full
-                conv.keep_masks = True
-                conv.opened.fill_(True)
             cost = engine.plan.costs[conv.op.cost]
             records[cost.name] = CallRecord(
                 macs=cost.macs,
-                gate=conv.opened[:, None, None].clone(),
+                gate=masks[conv.op.key][:, None, None],
                 block=(conv.block[0], conv.block[1]),
                 out_size=conv.size,
             )

@@ -125,9 +125,6 @@ class LayerByLayer:
     ) -> None:
         self.engine = kind(net, frame, schedule, **options)
         self.plan, self.margin, self.tolerance = self.engine.plan, margin, tolerance
-        if isinstance(self.engine, TorchEngine):
-            for node in self.engine.convs:
-                node.keep_masks = True
         self.states = {op.key: empty_state(self.plan, op, frame.shape[0]) for op in self.plan.gated}
         self.masks_seen = self.masks_near = 0
         self.open_sum = 0.0

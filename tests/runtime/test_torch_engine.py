@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
 from skippose.ops.schedule import Schedule
+from skippose.runtime.torch_engine import TorchEngine
 
 torch.set_num_threads(1)
 
@@ -117,6 +119,75 @@ def test_fixed_masks(share, make_hrnet, make_moving_video):
     stream._engine.fix_masks(None)
     stream(-video[0] if share == 0 else video[-1])  # the gates decide again
     assert set(stream.report().densities.values()) != {share}
+
+
+def test_masks_of_live_gates_imposed_on_another_stream(make_hrnet, make_moving_video):
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.3, block=4)).double().eval()
+    video = make_moving_video(4, 2, (64, 96)).double()
+    live, again = (skippose.Stream(net, backend="torch") for _ in range(2))
+    for t, frame in enumerate([*video, video[-1]]):
+        output = live(frame)
+        if t:
+            again._engine.fix_masks(live._engine.masks())
+        torch.testing.assert_close(again(frame), output)
+    assert 0 < live.report().sparsity < 1
+    assert again.report().densities == pytest.approx(live.report().densities)
+    assert not any(bool(mask.any()) for mask in live._engine.masks().values()), "a still frame"
+
+
+class Siblings(nn.Module):
+    """Two layers that read one map in the same windows, and one that reads it in others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.left, self.right = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        self.other = nn.Conv2d(4, 4, 3, padding=2, dilation=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        return self.left(x) + self.right(x) * 2 + self.other(x)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("p", [1, 2, "inf"])
+@pytest.mark.parametrize("reference", POLICIES)
+def test_slow_changes_open_when_they_have_added_up(reference, p, normalize, follow, make_lively):
+    """Bounds on changes since a block was computed grow over many frames before they decide."""
+    eps = 2.0 if p != "inf" and not normalize else 0.2
+    gate = InputNormGate(eps, p=p, block=2, normalize=normalize)
+    torch.manual_seed(0)
+    net = skippose.convert(make_lively(Siblings()), gate, reference=reference).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.randn(2, 3, 96, 96, dtype=torch.float64, generator=generator)
+    check = follow(net, scene, Schedule(), 1e-9, 1e-9)
+    ramp = torch.linspace(0, 1, 96, dtype=torch.float64)  # faster to the right
+    opened = []
+    for t in range(24):
+        noise = torch.randn(scene.shape, dtype=torch.float64, generator=generator)
+        if t == 10:
+            check.engine.forget([1])
+        check.step(scene + 0.03 * t * ramp + 0.01 * noise)
+        opened.append(check.engine.report().densities["left"])
+    assert check.masks_near <= 1e-3 * check.masks_seen
+    if reference == "hold":
+        assert 0 < opened[-1] < 0.9
+
+
+def test_siblings_share_a_gate_where_they_decide_alike(make_lively):
+    frame = torch.randn(1, 3, 64, 64)
+
+    def gates(**overrides):
+        net = skippose.convert(make_lively(Siblings()), InputNormGate(0.2), overrides=overrides)
+        engine = TorchEngine(net.eval(), frame, Schedule())
+        return {conv.op.key.name: conv.gate for conv in engine.convs}
+
+    alike = gates()
+    assert alike["left"] is alike["right"]
+    assert alike["left"] is not alike["other"]
+    other = gates(right=InputNormGate(0.3))
+    assert other["left"] is not other["right"]
 
 
 # -- HRNet on real video --------------------------------------------------------------------------
