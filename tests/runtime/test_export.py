@@ -87,6 +87,29 @@ def test_an_exported_step_is_the_stream(gate, reference, make_lively):
 
 
 @needs_export
+@pytest.mark.parametrize(
+    ("width", "shrunk"),
+    [
+        pytest.param(8, dict(modules=(1, 1, 1), blocks=1), id="shrunk"),
+        pytest.param(18, {}, id="W18", marks=pytest.mark.slow),
+        pytest.param(32, {}, id="W32", marks=pytest.mark.slow),
+    ],
+)
+@torch.no_grad()
+def test_an_exported_hrnet_is_the_stream(width, shrunk, make_hrnet, make_moving_video):
+    net = make_hrnet(width, **shrunk)
+    net = skippose.convert(net, InputNormGate(0.3, block=4)).double().eval()
+    video = make_moving_video(4, 2, (64, 96)).double()
+    exported = skippose.export_step(net, video[0])
+    step, state = exported.program.module(), exported.state
+    stream = skippose.Stream(net, backend="eager")
+    for frame in video:
+        output, state = step(frame, state)
+        torch.testing.assert_close(output, stream(frame))
+    assert 0 < stream.report().sparsity < 1, "live gates"
+
+
+@needs_export
 def test_an_exported_step_saved_and_loaded(tmp_path, make_lively):
     net, video = make_net("input", "hold", make_lively), make_video(4, 1)
     exported = skippose.export_step(net, video[0])
