@@ -36,7 +36,7 @@ model = dict(
 )
 
 env_cfg = dict(cudnn_benchmark=True)
-max_epochs = 4
+max_epochs = 2
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 custom_hooks = [
     dict(type="ExactResumeHook"),

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/scratch/skip_hrnet_w32_scratch.py
     python tools/test.py configs/scratch/skip_hrnet_w32_scratch.py \\
-        work_dirs/skip_hrnet_w32_scratch/epoch_80.pth
+        work_dirs/skip_hrnet_w32_scratch/epoch_38.pth
 
 Trained dense on single frames (norm gates are open in training), from what pretrain_hrnet_w32.py
 ends with, with the augmentations of mmpose's recipes.
@@ -10,7 +10,7 @@ ends with, with the augmentations of mmpose's recipes.
 
 _base_ = ["pretrain_hrnet_w32.py"]
 
-load_from = "work_dirs/pretrain_hrnet_w32/epoch_4.pth"
+load_from = "work_dirs/pretrain_hrnet_w32/epoch_2.pth"
 data_root = "{{$SKIPPOSE_DATA:data/jhmdb}}"
 train_pipeline = [
     dict(type="LoadImage"),
@@ -39,7 +39,7 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-max_epochs = 80
+max_epochs = 38
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(type="LinearLR", begin=0, end=100, start_factor=0.01, by_epoch=False),

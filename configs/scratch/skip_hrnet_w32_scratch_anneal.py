@@ -2,8 +2,9 @@
 
     python tools/train.py configs/scratch/skip_hrnet_w32_scratch_anneal.py
 
-A training by skip_hrnet_w32_scratch.py of 38 epochs ended after 20 of them, at a learning rate of
-4.5e-4. This goes on from there and is short enough for a CPU.
+A training by skip_hrnet_w32_scratch.py ended after 20 of its 38 epochs, at a learning rate of
+4.5e-4. This goes on from there, and is short enough for a CPU: three quarters of an hour on one
+core with AVX512-BF16.
 """
 
 _base_ = ["skip_hrnet_w32_scratch.py"]
