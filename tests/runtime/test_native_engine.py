@@ -231,6 +231,25 @@ def test_fixed_masks_are_the_shares_asked_for(make_hrnet, make_moving_video) -> 
     assert engine.report().gmacs < 0.3 * engine.report().dense_gmacs
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_changes_that_come_and_go_add_up_to_none(precision, make_hrnet, make_moving_video) -> None:
+    """Bounds add up what each frame moves; what is held decides once they are above the limit."""
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.3, block=4)).eval()
+    scene, noise = (
+        make_moving_video(1, 2, (64, 64))[0],
+        make_moving_video(1, 2, (64, 64), seed=1)[0],
+    )
+    engine = NativeEngine(net, scene, Schedule(), precision=precision, threads=2)
+    engine.step(scene)
+    for t in range(40):  # a hundredth up, a hundredth down
+        engine.step(scene + (0.01 * noise if t % 2 else 0))
+    assert engine.report().gmacs == 0
+    for t in range(40):  # a hundredth up, and up
+        engine.step(scene + 0.01 * t * noise)
+    assert engine.report().gmacs > 0.001 * engine.report().dense_gmacs
+
+
 def test_masks_that_gates_gave_can_be_imposed(make_hrnet, make_moving_video) -> None:
     net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
     net = skippose.convert(net, InputNormGate(0.3, block=4)).eval()

@@ -241,6 +241,28 @@ void Plan::allocate(Conv &c) {
   if (c.looks) c.looked = work.of<int64_t>((size_t)slots * c.blocks_y);
 }
 
+// Where maps say how far they moved: those that one operation writes, pixel by pixel, for gates
+// with a bound.
+void Plan::allocate_moved() {
+  std::vector<int> writers(maps.size()), planes(maps.size());
+  for (const auto &c : convs) {
+    writers[c->d.out]++;
+    planes[c->d.out] = c->d.step_y == 1 && c->d.step_x == 1 ? (int)c->chunks.size() : 0;
+  }
+  for (const auto &e : elements) {
+    const int kind = e->d.kind;
+    writers[e->d.out]++;
+    planes[e->d.out] = kind == SKP_SUM || kind == SKP_RESIZE || kind == SKP_AVG_POOL;
+  }
+  for (const auto &c : convs) {
+    Map &x = maps[c->d.in];
+    c->bounded = c->keeps_held && c->d.p == 1 && writers[c->d.in] == 1 && planes[c->d.in];
+    if (!c->bounded || x.moved) continue;
+    x.planes = planes[c->d.in];
+    x.moved = state.of<float>((size_t)slots * x.h * x.w * x.planes);
+  }
+}
+
 void Plan::finish() {
   for (Map &m : maps) {
     const size_t pixels = (size_t)slots * m.h * m.w;
@@ -249,6 +271,7 @@ void Plan::finish() {
     m.dirty = state.of<uint8_t>(pixels);
     m.rows = state.of<uint8_t>((size_t)slots * m.h);
   }
+  allocate_moved();
   const Map &frame = maps[0];
   last_frame_ = state.of<float>((size_t)slots * frame.c * frame.h * frame.w);
   changed_rows_.reserve((size_t)slots * frame.h);
@@ -307,6 +330,8 @@ void Plan::finish() {
   for (Scratch &s : scratch_) {
     s.patch.resize(patch + 64);
     s.power.resize(power);
+    s.columns.resize(power);
+    s.wanted.resize(power);
     s.acc.resize(outputs * kChunk);
     s.transformed.resize(transformed);
     s.products.resize(products);
@@ -317,6 +342,7 @@ void Plan::finish() {
     s.offsets.resize(outputs);
     s.block_of.resize(outputs);
     s.flags.resize(outputs);
+    s.moved.resize(outputs);
     s.add.resize(outputs);
     s.sources.resize(window);
     s.coefs.resize(window);

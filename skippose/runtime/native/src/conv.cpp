@@ -138,6 +138,7 @@ void Plan::finish_chunk(Conv &c, int chunk, int n, Scratch &s) {
   for (int i = 0; i < d.nskip; i++) e.skip[i] = maps[d.skip[i]].data + at;
   e.act = {d.act, d.act_a, d.act_b};
   e.changed = s.flags.data();
+  e.moved = out.moved ? s.moved.data() : nullptr;
   typed->epilogue(e);
 }
 
@@ -160,10 +161,18 @@ void Plan::fetch_chunk(const Conv &c, int chunk, int from, int to, const Scratch
   }
 }
 
-void Plan::mark_changed(Conv &c, int n, Scratch &s) {
+// Of the chunks [c0, c1), which this thread has computed.
+void Plan::mark_changed(Conv &c, int n, int c0, int c1, Scratch &s) {
   Map &out = maps[c.d.out];
-  for (int i = 0; i < n; i++)
-    if (s.flags[i]) out.mark(s.offsets[i] / out.pitch);
+  for (int i = 0; i < n; i++) {
+    if (s.offsets[i] < 0 || (!s.flags[i] && !out.moved)) continue;
+    const int64_t pixel = s.offsets[i] / out.pitch;
+    if (s.flags[i]) out.mark(pixel);
+    if (!out.moved) continue;
+    float *moved = out.moved + pixel * out.planes;
+    moved[c0] = s.moved[i];
+    for (int k = c0 + 1; k < c1; k++) moved[k] = 0;
+  }
 }
 
 // Sums over taps and channels of one chunk: s.pixels to s.acc.
@@ -210,6 +219,7 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
     }
     const int n = list_outputs(c, c.open + i, count, patches, s);
     memset(s.flags.data(), 0, n);
+    if (maps[d.out].moved) memset(s.moved.data(), 0, sizeof(float) * n);
     if (d.previous)
       for (int p = 0; p < n; p++) s.add[p] = !dense_[s.block_of[p] / c.blocks];
     int shifted = 0;
@@ -237,7 +247,7 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
       }
       finish_chunk(c, k, n, s);
     }
-    mark_changed(c, n, s);
+    mark_changed(c, n, c0, c1, s);
   }
 }
 
@@ -300,6 +310,7 @@ void Plan::conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   for (int i = from; i < to; i += c.batch) {
     const int n = tile_rows(c, c.open + i, std::min(c.batch, to - i), c.held && c0 == 0, taps, s);
     memset(s.flags.data(), 0, n);
+    if (maps[d.out].moved) memset(s.moved.data(), 0, sizeof(float) * n);
     for (int k = c0; k < c1; k++) {
       TileGemm g;
       g.taps = taps;
@@ -318,7 +329,7 @@ void Plan::conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
       tile_gemm(g);
       finish_chunk(c, k, n, s);
     }
-    mark_changed(c, n, s);
+    mark_changed(c, n, c0, c1, s);
   }
 }
 

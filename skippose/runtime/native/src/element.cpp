@@ -55,6 +55,7 @@ void Plan::element_rows(Element &e, int from, int to, Scratch &s) {
       p.act = {d.act, d.act_a, d.act_b};
       p.scale = e.scale;
       p.shift = e.shift;
+      p.moved = out.moved ? out.moved + pixel : nullptr;
       bool dirty = forced, changed = false;
       auto take = [&](const Map &m, int iy, int ix, float coef) {
         const int64_t q = pixel_of(m, iy, ix);

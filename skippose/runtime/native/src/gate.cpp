@@ -63,15 +63,16 @@ bool block_changed(const Conv &c, const Map &x, int slot, const Block &b) {
   return false;
 }
 
-// Largest norm over one row of outputs, from the powers of the input rows that it reads.
+// Largest norm over one row of outputs, from the powers of the input rows that it reads, or their
+// bounds, whose sign is negative.
 float largest_norm(const Conv &c, const float *power, int outputs, int channels, float *columns) {
   const SkpConv &d = c.d;
   const int width = (outputs - 1) * d.sw + (d.kw - 1) * d.dw + 1;
   const int64_t down = (int64_t)d.dh * c.patch_w;
-  memcpy(columns, power, sizeof(float) * width);
+  for (int i = 0; i < width; i++) columns[i] = fabsf(power[i]);
   for (int ky = 1; ky < d.kh; ky++)
     for (int i = 0; i < width; i++) {
-      const float v = power[ky * down + i];
+      const float v = fabsf(power[ky * down + i]);
       columns[i] = d.p ? columns[i] + v : std::max(columns[i], v);
     }
   float largest = 0;
@@ -85,6 +86,18 @@ float largest_norm(const Conv &c, const float *power, int outputs, int channels,
   }
   if (d.p && d.normalize) largest /= (float)(channels * c.taps);
   return d.p == 2 ? sqrtf(largest) : largest;
+}
+
+// Bounds of what pixels are from what is held: what they were, and how far they moved since.
+void add_moved(const Map &x, int64_t first, int n, float *power) {
+  constexpr float kRounding = 1 + 1e-5f;  // a bound must not lie below what is summed otherwise
+  for (int i = 0; i < n; i++) {
+    if (!x.dirty[first + i]) continue;
+    const float *moved = x.moved + (first + i) * x.planes;
+    float sum = moved[0];
+    for (int k = 1; k < x.planes; k++) sum += moved[k];
+    power[i] = -(fabsf(power[i]) + sum * kRounding);
+  }
 }
 
 }  // namespace
@@ -169,28 +182,46 @@ bool Plan::decide(Conv &c, int slot, int by, int bx, Scratch &s) {
   const int iy0 = b.y0 * d.sh - d.top, ix0 = b.x0 * d.sw - d.left;
   const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
   const float limit = d.eps * (d.relative ? c.scale[slot] : 1);
-  s.columns.resize(std::max(s.columns.size(), (size_t)c.patch_w));
+  const bool all = d.frame_source;
+  auto first = [&](int r) { return ((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa; };
+  auto measure_row = [&](int r, const uint8_t *where) {
+    const int64_t at = first(r);
+    const char *now = x.data + at * x.pitch * element_size;
+    const char *then = nullptr;
+    if (!all)
+      then = d.previous ? x.before + at * x.pitch * element_size
+                        : held + ((int64_t)r * c.patch_w + xa) * x.pitch * element_size;
+    typed->power(now, then, where, xb - xa, x.pitch, x.c, d.p,
+                 power + (int64_t)r * c.patch_w + xa);
+  };
   // A row of outputs is judged as soon as its input is there, for the first above the limit opens
   // the block. One whose input did not change was below it before.
   int row_out = 0, fresh = -1;
   for (int r = 0; r < c.patch_h; r++) {
-    const int64_t row = (int64_t)slot * x.h + iy0 + r;
-    const bool all = d.frame_source;
-    if (xb > xa && iy0 + r >= 0 && iy0 + r < x.h && (all || x.rows[row])) {
-      const int64_t at = row * x.w + ix0 + xa;
-      const char *now = x.data + at * x.pitch * element_size;
-      const char *then = nullptr;
-      if (!all)
-        then = d.previous ? x.before + at * x.pitch * element_size
-                          : held + ((int64_t)r * c.patch_w + xa) * x.pitch * element_size;
-      typed->power(now, then, all ? nullptr : x.dirty + at, xb - xa, x.pitch, x.c, d.p,
-                   power + (int64_t)r * c.patch_w + xa);
+    const bool inside = xb > xa && iy0 + r >= 0 && iy0 + r < x.h;
+    if (inside && (all || x.rows[(int64_t)slot * x.h + iy0 + r])) {
       fresh = r;
+      if (c.bounded)
+        add_moved(x, first(r), xb - xa, power + (int64_t)r * c.patch_w + xa);
+      else
+        measure_row(r, all ? nullptr : x.dirty + first(r));
     }
     for (; row_out < b.y1 - b.y0 && row_out * d.sh + (d.kh - 1) * d.dh <= r; row_out++) {
       if (fresh < row_out * d.sh) continue;
       const float *from = power + (int64_t)row_out * d.sh * c.patch_w;
-      if (largest_norm(c, from, b.x1 - b.x0, x.c, s.columns.data()) * d.gain > limit) return true;
+      auto above = [&] {
+        return largest_norm(c, from, b.x1 - b.x0, x.c, s.columns.data()) * d.gain > limit;
+      };
+      if (!above()) continue;
+      if (!c.bounded) return true;
+      for (int ky = 0; ky < d.kh; ky++) {
+        const int q = row_out * d.sh + ky * d.dh;
+        const float *known = power + (int64_t)q * c.patch_w + xa;
+        bool any = false;
+        for (int i = 0; i < xb - xa; i++) any |= s.wanted[i] = signbit(known[i]);
+        if (any) measure_row(q, s.wanted.data());
+      }
+      if (above()) return true;
     }
   }
   return false;
@@ -336,7 +367,10 @@ void Plan::add_skips(Conv &c, int slot, int by, int bx, Scratch &s) {
         for (int i = 0; i < d.nskip; i++) e.skip[i] = maps[d.skip[i]].data;
         e.act = {d.act, d.act_a, d.act_b};
         e.changed = &changed;
+        float moved = 0;
+        e.moved = out.moved ? &moved : nullptr;
         typed->epilogue(e);
+        if (out.moved) out.moved[pixel * out.planes + (&k - c.chunks.data())] = moved;
       }
       if (changed) out.mark(pixel);
     }

@@ -49,6 +49,7 @@ struct Epilogue {
   int nskip;
   Activation act;
   uint8_t *changed;             // (n): set to 1 where a value differs from the one before
+  float *moved;                 // (n): sums of |new - old| are added; or null
 };
 
 // A weighted sum of pixels and the like, for one output pixel.
@@ -59,6 +60,7 @@ struct Pixel {
   const float *scale, *shift;   // per channel, of a sum; or null
   int nsrc, channels;
   Activation act;
+  float *moved;                 // the sum of |new - old|; or null
 };
 
 struct TypedKernels {

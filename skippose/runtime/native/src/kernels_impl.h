@@ -116,6 +116,7 @@ void epilogue_of(const Epilogue &e) {
     const float *acc = e.acc + (int64_t)i * kChunk;
     const bool update = e.add_z && e.add_z[i];
     bool changed = false;
+    V moved = V::zero();
     for (int c = 0; c < e.width; c += V::N) {
       const V old = V::load(y + at + c);  // first of all: z may be y
       V v = V::load(acc + c);
@@ -131,8 +132,10 @@ void epilogue_of(const Epilogue &e) {
       v.store(y + at + c);
       if (sizeof(T) < 4) v = V::load(y + at + c);
       changed |= V::differ(v, old);
+      if (e.moved) moved = V::add(moved, V::abs(V::sub(v, old)));
     }
     if (changed) e.changed[i] = 1;
+    if (e.moved) e.moved[i] += moved.total();
   }
 }
 
@@ -219,6 +222,8 @@ inline bool each_channel(const Pixel &p, Vector vector, Single single) {
   T *y = (T *)p.y, *before = (T *)p.before;
   bool changed = false;
   int c = 0;
+  V moved = V::zero();
+  float rest = 0;
   for (; c + V::N <= p.channels; c += V::N) {
     V v = activate(vector(c), p.act);
     const V old = V::load(y + c);
@@ -226,13 +231,16 @@ inline bool each_channel(const Pixel &p, Vector vector, Single single) {
     v.store(y + c);
     if (sizeof(T) < 4) v = V::load(y + c);
     changed |= V::differ(v, old);
+    if (p.moved) moved = V::add(moved, V::abs(V::sub(v, old)));
   }
   for (; c < p.channels; c++) {
     const T old = y[c];
     if (before) before[c] = old;
     narrow(activate1(single(c), p.act), y + c);
     changed |= widen(y[c]) != widen(old);
+    rest += __builtin_fabsf(widen(y[c]) - widen(old));
   }
+  if (p.moved) *p.moved = moved.total() + rest;
   return changed;
 }
 

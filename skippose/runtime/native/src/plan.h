@@ -40,6 +40,8 @@ struct Map {
   char *data = nullptr, *before = nullptr;      // (S, h, w, pitch)
   uint8_t *dirty = nullptr, *rows = nullptr;    // (S, h, w), (S, h): changed in this frame
   uint8_t any = 0;
+  float *moved = nullptr;                       // (S, h, w, planes): sum of |new - old| where dirty
+  int planes = 1;                               // of moved: one for each chunk that is written
   std::vector<float> written;                   // (S, c, h, w), of maps that a caller reads
   bool stale = true;                            // written is not what the map was a frame ago
 
@@ -66,6 +68,7 @@ struct Conv {
   int64_t patch;                                // elements of it
   bool holes, depthwise, tiles, pairs, im2col, winograd, needs_z, z_float, keeps_held;
   bool measures, looks;
+  bool bounded = false;                         // its gate reads how far its input moved
   std::vector<Chunk> chunks;
   float *weight = nullptr, *bias = nullptr, *scale_o = nullptr, *shift_o = nullptr, *phi = nullptr;
   bf16 *half_weight = nullptr;                  // of tiles or pairs
@@ -108,12 +111,12 @@ struct Task {
 };
 
 struct Scratch {                                // one for each thread
-  std::vector<float> patch, power, columns, acc, transformed, products;
+  std::vector<float> patch, power, columns, moved, acc, transformed, products;
   std::vector<bf16> rows, half_patch;
   std::vector<int32_t> block_of;                // output of the list -> its block
   std::vector<const void *> pixels, rows_of;
   std::vector<int64_t> offsets;
-  std::vector<uint8_t> flags, add;
+  std::vector<uint8_t> flags, add, wanted;
   std::vector<const void *> sources;
   std::vector<float> coefs;
 };
@@ -152,6 +155,7 @@ class Plan {
  private:
   void pack(Conv &c);
   void allocate(Conv &c);
+  void allocate_moved();
 
   // gate.cpp: which blocks run
   void gate_rows(Conv &c, int from, int to, Scratch &s);
@@ -175,7 +179,7 @@ class Plan {
   void fetch_chunk(const Conv &c, int chunk, int from, int to, const Scratch &s) const;
   void direct_chunk(const Conv &c, int chunk, const int *taps, int n, const char *ahead, int lines,
                     Scratch &s) const;
-  void mark_changed(Conv &c, int n, Scratch &s);
+  void mark_changed(Conv &c, int n, int c0, int c1, Scratch &s);
 
   // winograd.cpp
   bool takes_winograd(const Conv &c) const;
