@@ -90,7 +90,7 @@ def test_an_exported_step_is_the_stream(gate, reference, make_lively):
 @pytest.mark.parametrize(
     ("width", "shrunk"),
     [
-        pytest.param(8, dict(modules=(1, 1, 1), blocks=1), id="shrunk"),
+        pytest.param(8, dict(modules=(1, 1, 1), blocks=1), id="shrunk", marks=pytest.mark.slow),
         pytest.param(18, {}, id="W18", marks=pytest.mark.slow),
         pytest.param(32, {}, id="W32", marks=pytest.mark.slow),
     ],
