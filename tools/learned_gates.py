@@ -118,9 +118,9 @@ def train(name: str, args: argparse.Namespace) -> None:
 def compare(args: argparse.Namespace) -> None:
     """The rows that are trained, beside the dense network and untrained gates on it."""
     pairs = [f"{FIRST}={DENSE[0]}", DENSE[1]]  # its own threshold
-    for name, path in fragments(args):
+    for name, path, weights in fragments(args):
         if name in args.rows:
-            pairs += [f"{name}={os.path.relpath(path, ROOT)}", DENSE[1]]
+            pairs += [f"{name}={os.path.relpath(path, ROOT)}", weights]
     for name in ROWS:
         if name in args.rows and checkpoint(name, args).exists():
             config = folder(name, args) / f"{Path(CONFIGS).name}{ROWS[name][0]}.py"
@@ -139,20 +139,26 @@ def compare(args: argparse.Namespace) -> None:
             shutil.copy(path, args.results)
 
 
-def fragments(args: argparse.Namespace) -> list[tuple[str, Path]]:
-    """Configs of norm gates for the dense checkpoint, by name.
+def fragments(args: argparse.Namespace) -> list[tuple[str, Path, str]]:
+    """Configs of norm gates, by name, with their checkpoints.
 
-    Learned thresholds that were calibrated after, untrained calibrated ones, and a range of one
-    threshold for all layers.
+    For the dense checkpoint: learned thresholds that were calibrated after, untrained calibrated
+    ones, and a range of one threshold for all layers. For networks that were trained with their
+    thresholds: those, calibrated for other budgets (``joint-<trained for>-<budget>mmac``).
     """
+    configs = ROOT / "configs" / "small"
     found = [
-        (f"learned, calibrated/0.{path.stem.rpartition('-')[2]}", path)
-        for path in sorted((ROOT / "configs" / "small").glob("*_learned-[0-9]*.py"), reverse=True)
+        (f"learned, calibrated/0.{path.stem.rpartition('-')[2]}", path, DENSE[1])
+        for path in sorted(configs.glob("*_learned-[0-9]*.py"), reverse=True)
     ]
-    for path in sorted((ROOT / "configs" / "small").glob("*_calibrated*.py")):
+    for path in sorted(configs.glob("*_joint-*mmac.py")):
+        target, _, budget = path.stem.partition("_joint-")[2].removesuffix("mmac").partition("-")
+        weights = f"configs/small/hrnet_small_joint-{target}.pth"
+        found.append((f"joint 0.{target}, calibrated/{budget}", path, weights))
+    for path in sorted(configs.glob("*_calibrated*.py")):
         kind, _, budget = path.stem.partition("_calibrated")[2].strip("-").rpartition("-")
         curve = "calibrated" + (f", {kind or budget}" if "block" in path.stem else "")
-        found.append((f"{curve}/{budget or 'own'}", path))
+        found.append((f"{curve}/{budget or 'own'}", path, DENSE[1]))
     for eps in args.eps:
         path = args.work_dir / "untrained" / f"eps_{eps}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +166,7 @@ def fragments(args: argparse.Namespace) -> list[tuple[str, Path]]:
         path.write_text(
             f"_base_ = [{str(ROOT / DENSE[0])!r}]\nmodel = dict(backbone=dict(gate={gate}))\n"
         )
-        found.append((f"untrained norm/{eps}", path))
+        found.append((f"untrained norm/{eps}", path, DENSE[1]))
     return found
 
 
@@ -189,7 +195,7 @@ def main() -> None:
     args.work_dir, args.results = args.work_dir.resolve(), args.results.resolve()
     known = list(ROWS)
     if args.what == "compare":
-        known += [FIRST, *(name for name, _ in fragments(args))]
+        known += [FIRST, *(name for name, *_ in fragments(args))]
     for name in args.rows or ():
         if name not in known:
             options.error(f"there is no row {name!r}; there are {', '.join(known)}")
