@@ -367,7 +367,7 @@ def clips(args: argparse.Namespace) -> list[Tensor]:
     """(T, 3, size, size) of the first frames of some clips; [] where there are none."""
     folders = sorted({p.parent for p in args.clips.glob("**/*.png")})
     folders += sorted({p.parent for p in args.clips.glob("**/*.jpg")})
-    step = max(1, len(folders) // args.live_clips)
+    step = max(1, len(folders) // max(1, args.live_clips))
     mean, std = np.array([123.7, 116.3, 103.5]), np.array([58.4, 57.1, 57.4])
     result = []
     for folder in folders[::step][: args.live_clips]:

@@ -1,13 +1,5 @@
-"""Rows of HRNet-W32: one threshold, both policies, whole maps and blocks."""
+"""Rows of HRNet-W32: one relative threshold and blocks of 4x4, as in configs/skip_hrnet_w32.py."""
 
 EPS = "model.backbone.gate.eps"
-BLOCK = "model.backbone.gate.block"
 
-variants = {
-    **{f"hold, block 4/{eps}": {EPS: eps} for eps in (0.1, 0.2, 0.3, 0.4, 0.5)},
-    **{f"hold/{eps}": {EPS: eps, BLOCK: 1} for eps in (0.1, 0.2, 0.3, 0.4)},
-    **{
-        f"previous/{eps}": {EPS: eps, BLOCK: 1, "model.backbone.reference": "previous"}
-        for eps in (0.05, 0.1, 0.2)
-    },
-}
+variants = {f"hold, block 4/{eps}": {EPS: eps} for eps in (0.1, 0.15, 0.2, 0.3, 0.4)}
