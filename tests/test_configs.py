@@ -25,15 +25,19 @@ DEMO = [p for p in CONFIGS if p.parent.name == "demo"]
 SMALL = [p for p in CONFIGS if p.parent.name == "small"]
 # HRNet-W32 on PoseTrack18, which has 17 joints and no splits.
 POSETRACK = [p for p in CONFIGS if p.parent.name == "posetrack18"]
+# HRNet-W32 from random weights: on synthetic clips, then on JHMDB's first split.
+SCRATCH = [p for p in CONFIGS if p.parent.name == "scratch"]
 # HRNet-W32 on JHMDB. The configs of the first split: all different models; the other splits are
 # their twins.
-JHMDB = [p for p in CONFIGS if p not in DEMO + SMALL + POSETRACK]
+JHMDB = [p for p in CONFIGS if p not in DEMO + SMALL + POSETRACK + SCRATCH]
 FIRST_SPLIT = [p for p in JHMDB if not re.search(r"sub[23]", p.name)]
 OTHER_SPLITS = [p for p in JHMDB if p not in FIRST_SPLIT]
 
 
 def data_of(path: Path) -> tuple[str, str]:
     """The default data root of a config and the variable that moves it."""
+    if path.name == "pretrain_hrnet_w32.py":
+        return "data/synthetic", "SKIPPOSE_SYNTHETIC"
     return {
         "demo": ("data/synthetic", "SKIPPOSE_SYNTHETIC"),
         "posetrack18": ("data/posetrack18", "SKIPPOSE_POSETRACK18"),

@@ -52,8 +52,11 @@ def test_rows_have_folders_of_their_own():
 
 
 def test_norm_gates_to_compare_with_are_configs_of_the_same_network(tmp_path):
-    found = dict(tool.fragments(SimpleNamespace(work_dir=tmp_path, eps=[0.15])))
+    listed = tool.fragments(SimpleNamespace(work_dir=tmp_path, eps=[0.15]))
+    assert all((ROOT / weights).is_file() for *_, weights in listed)
+    found = {name: path for name, path, _ in listed}
     assert {"learned, calibrated/0.25", "calibrated/global", "untrained norm/0.15"} <= set(found)
+    assert "joint 0.25, calibrated/33" in found
     assert not set(found) & {*tool.ROWS, tool.FIRST}
     dense = Config.fromfile(ROOT / tool.DENSE[0]).model.backbone.extra
     for name, path in found.items():
