@@ -27,6 +27,26 @@ def not_finite(frame: Tensor) -> ValueError | None:
     return ValueError(f"the frame has NaN or Inf in slots {bad}; no state was changed")
 
 
+def imposed_mask(
+    cells: Tensor | Mapping[Any, Tensor] | None, key: Any, slots: int, grid: tuple[int, int]
+) -> Tensor | None:
+    """What :meth:`Engine.fix_masks` imposes on a layer: (S, Hb, Wb); None where its gate is asked.
+
+    Args:
+        cells: as given there.
+        key: the layer's.
+        slots: S.
+        grid: its (rows, columns) of blocks.
+    """
+    if cells is None or isinstance(cells, Mapping):
+        return None if cells is None else cells.get(key)
+    at = [
+        ((torch.arange(n) + 0.5) * size / n).long()
+        for n, size in zip(grid, cells.shape, strict=True)
+    ]
+    return cells[at[0][:, None], at[1]].expand(slots, *grid)
+
+
 class Engine(ABC):
     """Runs one network on frames of one kind, and keeps the state of their slots.
 

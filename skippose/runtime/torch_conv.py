@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skippose.ops.geometry import accumulation_dtype
+from skippose.runtime.backends import imposed_mask
 from skippose.runtime.dense_ops import activate, activate_into, affine, block_weights
 from skippose.runtime.maps import Tables
 from skippose.runtime.plan import Conv, Plan
@@ -112,17 +113,8 @@ class ConvNode:
         """See :meth:`Engine.fix_masks`."""
         if self.gate is not None:
             self.gate.forget()  # not asked meanwhile
-        self._fixed = None
-        if isinstance(cells, Mapping):
-            if self.op.key in cells:
-                self._fixed = cells[self.op.key].flatten().nonzero()[:, 0]
-        elif cells is not None:
-            at = [
-                ((torch.arange(n) + 0.5) * size / n).long()
-                for n, size in zip(self.grid, cells.shape, strict=True)
-            ]
-            mask = cells[at[0][:, None], at[1]].expand(self.slots, *self.grid)
-            self._fixed = mask.flatten().nonzero()[:, 0]
+        mask = imposed_mask(cells, self.op.key, self.slots, self.grid)
+        self._fixed = None if mask is None else mask.flatten().nonzero()[:, 0]
 
     # -- a frame ---------------------------------------------------------------------------------
 

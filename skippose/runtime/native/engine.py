@@ -19,6 +19,7 @@ from skippose.runtime.backends import (
     Engine,
     check_layers,
     gated_layers,
+    imposed_mask,
     kind_of,
     not_finite,
 )
@@ -169,16 +170,9 @@ class NativeEngine(Engine):
     @torch.inference_mode()
     def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
         for i, conv in enumerate(self._convs):
-            mask: Tensor | None = None
-            if isinstance(cells, Tensor):
-                grid = (-(-conv.oh // conv.block_h), -(-conv.ow // conv.block_w))
-                at = [
-                    ((torch.arange(n) + 0.5) * size / n).long()
-                    for n, size in zip(grid, cells.shape, strict=True)
-                ]
-                mask = cells[at[0][:, None], at[1]].expand(self.slots, *grid)
-            elif cells is not None and i in self.ops:
-                mask = cells.get(self.ops[i].key)
+            grid = (-(-conv.oh // conv.block_h), -(-conv.ow // conv.block_w))
+            key = self.ops[i].key if i in self.ops else None
+            mask = imposed_mask(cells, key, self.slots, grid)
             if mask is not None:
                 mask = mask.to(torch.uint8).contiguous()
             pointer = None if mask is None else mask.data_ptr()
