@@ -39,6 +39,8 @@ BATCH = "train_dataloader.batch_size={}"
 CLIPS = {t: [f"train_dataloader.dataset.clip_len={t}", BATCH.format(8 // t)] for t in (4, 2)}
 LONG = [BATCH.format(16), "train_dataloader.num_workers=2", "optim_wrapper.optimizer.lr=3e-4"]
 LONG += [ITERS.format(120)]
+# Goes on from a network that has learnt to live with less skipping.
+ANNEALED = ["load_from=configs/small/hrnet_small_joint-25.pth", ITERS.format(360)]
 
 ROWS: dict[str, tuple[str, list[str]]] = {
     "learned thresholds/0.25": ("learned-norm", []),
@@ -69,6 +71,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "joint, second seed/0.1": ("joint", ["randomness.seed=1"]),
     "joint, block 4/0.1": ("joint", [BLOCK.format(4), EPS.format(0.45)]),
     "joint, jitter/0.1": ("joint-jitter", []),
+    "joint, annealed/0.1": ("joint", ANNEALED),
+    "joint, annealed, block 4/0.1": ("joint", [*ANNEALED, BLOCK.format(4)]),
     "long norm/27": ("trained-norm", LONG),
     "long dense/27": ("trained-norm-twin", LONG),
 }
