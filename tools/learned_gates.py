@@ -148,7 +148,8 @@ def fragments(args: argparse.Namespace) -> list[tuple[str, Path, str]]:
 
     For the dense checkpoint: learned thresholds that were calibrated after, untrained calibrated
     ones, and a range of one threshold for all layers. For networks that were trained with their
-    thresholds: those, calibrated for other budgets (``joint-<trained for>-<budget>mmac``).
+    thresholds: those, calibrated for other budgets (``joint-<percent trained for, or another
+    name>-<budget>mmac``).
     """
     configs = ROOT / "configs" / "small"
     found = [
@@ -156,9 +157,10 @@ def fragments(args: argparse.Namespace) -> list[tuple[str, Path, str]]:
         for path in sorted(configs.glob("*_learned-[0-9]*.py"), reverse=True)
     ]
     for path in sorted(configs.glob("*_joint-*mmac.py")):
-        target, _, budget = path.stem.partition("_joint-")[2].removesuffix("mmac").partition("-")
-        weights = f"configs/small/hrnet_small_joint-{target}.pth"
-        found.append((f"joint 0.{target}, calibrated/{budget}", path, weights))
+        kind, _, budget = path.stem.partition("_joint-")[2].removesuffix("mmac").rpartition("-")
+        weights = f"configs/small/hrnet_small_joint-{kind}.pth"
+        curve = f"joint 0.{kind}" if kind.isdigit() else f"joint, {kind.replace('-', ', ')}"
+        found.append((f"{curve}, calibrated/{budget}", path, weights))
     for path in sorted(configs.glob("*_calibrated*.py")):
         kind, _, budget = path.stem.partition("_calibrated")[2].strip("-").rpartition("-")
         curve = "calibrated" + (f", {kind or budget}" if "block" in path.stem else "")
