@@ -108,12 +108,13 @@ def test_layer_by_layer(
 
 
 @pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("block", [2, 4])
 @pytest.mark.parametrize("gate", ["input", "exact", "gumbel"])
 def test_layer_by_layer_in_half_precision(
-    gate, reference, isa, follow, make_lively, make_moving_video
+    gate, block, reference, isa, follow, make_lively, make_moving_video
 ) -> None:
     """Stated bound: an output is within 2% of its layer's largest, a score within 3%."""
-    net = everything(GATES[gate](2), reference, make_lively)
+    net = everything(GATES[gate](block), reference, make_lively)
     video = make_moving_video(5, 2, (63, 52))
     options = dict(kind=NativeEngine, precision="bfloat16", threads=1)
     check = follow(net, video[0], Schedule(), 0.03, 0.02, **options)
@@ -122,15 +123,23 @@ def test_layer_by_layer_in_half_precision(
     assert 0.02 < densities(check) < 0.98, "live gates"
 
 
-@pytest.mark.parametrize("block", [1, 2, 4, 6])
+SMALL, LARGE = (19, 23), (33, 37)
+"""Below and above the size from which on tiles of 4x4 outputs are used."""
+
+
+@pytest.mark.parametrize(
+    ("block", "size"), [*((b, SMALL) for b in (1, 2, 4, 6)), *((b, LARGE) for b in (2, 4, 8))]
+)
 @pytest.mark.parametrize("channels", [(16, 32), (24, 20), (40, 64)])
-def test_an_output_does_not_depend_on_which_other_blocks_are_open(channels, block, isa) -> None:
+def test_an_output_does_not_depend_on_which_other_blocks_are_open(
+    channels, block, size, isa
+) -> None:
     """3x3 convolutions at stride 1, by Winograd's form at even blocks; no block divides the map."""
     torch.manual_seed(0)
     dense = nn.Conv2d(*channels, 3, padding=1).eval()
     gate = InputNormGate(0.0, scale="absolute", block=block, block_mode="fixed")
     net = skippose.convert(dense, gate).eval()
-    frame = torch.randn(2, channels[0], 19, 23)
+    frame = torch.randn(2, channels[0], *size)
     stream = Stream(net, backend="native", threads=2)
     expected = dense(frame).double()
     torch.testing.assert_close(stream(frame).double(), expected, rtol=1e-5, atol=1e-5)

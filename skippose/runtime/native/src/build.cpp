@@ -86,11 +86,13 @@ int Plan::add_conv(const SkpConv &desc) {
   c.tiles = half && amx && !d.previous && !own && d.groups == 1;
   c.pairs = half && !c.tiles && kernels->gemm_pairs && !d.previous && !own && !c.depthwise &&
             per_group_in % 2 == 0 && x.pitch % 2 == 0;
+  c.tile = winograd_tile(c);
+  c.pairs = c.pairs && !c.tile;
+  c.half_patch = half && !d.previous && (c.pairs || c.tile);
   c.im2col = c.tiles && x.pitch % 32 != 0;
   c.k32 = c.im2col ? round_up(c.taps * x.c, 32) / 32 : x.pitch / 32;
-  c.winograd = takes_winograd(c);
-  c.products = c.winograd ? 16 : c.taps;
-  c.batch = std::max(1, (c.winograd ? 2 * kPixels : kPixels) / (d.block_h * d.block_w));
+  c.products = c.tile ? (c.tile + 2) * (c.tile + 2) : c.taps;
+  c.batch = std::max(1, (c.tile ? 2 * kPixels : kPixels) / (d.block_h * d.block_w));
   c.macs_per_output = (int64_t)c.taps * per_group_in * out.c;
   pack(c);
   convs.push_back(std::move(made));
@@ -124,7 +126,7 @@ void Plan::pack(Conv &c) {
     return d.weight[((int64_t)o * per_in + i % per_in) * c.taps + t];
   };
   auto rounded = [&](float v) {
-    if (!half || d.previous) return v;
+    if (!half || d.previous || c.tile) return v;
     bf16 r;
     narrow(v, &r);
     return widen(r);
@@ -167,8 +169,8 @@ void Plan::pack(Conv &c) {
           float taps[512];
           for (int t = 0; t < c.taps; t++)
             taps[t] = rounded(at(channel, c.depthwise ? channel : k.in + i, t));
-          if (c.winograd)
-            winograd_weights(taps, w, plane);
+          if (c.tile)
+            winograd_weights(c.tile, taps, w, plane);
           else
             for (int t = 0; t < c.taps; t++) w[t * plane] = taps[t];
         }
@@ -305,16 +307,18 @@ void Plan::finish() {
     waiting.insert(waiting.begin(), here.begin(), here.end());
   }
   size_t patch = 0, outputs = kPixels, rows = 0, half_patch = 0, power = 0, window = 4;
-  size_t transformed = 0, products = 0;
+  size_t transformed = 0, products = 0, blocks_x = 0;
   for (const auto &p : convs) {
     const Conv &c = *p;
     const size_t batch = c.batch, n = batch * c.d.block_h * c.d.block_w;
     outputs = std::max(outputs, n);
+    blocks_x = std::max(blocks_x, (size_t)c.blocks_x);
     patch = std::max(patch, batch * c.patch);
     power = std::max({power, (size_t)c.patch_h * c.patch_w, (size_t)maps[c.d.in].w, n});
-    if (c.winograd) {
-      transformed = std::max(transformed, 16 * (n / 4) * maps[c.d.in].pitch);
-      products = std::max(products, (16 * (n / 4) + 32) * kChunk);
+    if (c.tile) {
+      const size_t planes = c.products * (n / (c.tile * c.tile));
+      transformed = std::max(transformed, planes * maps[c.d.in].pitch);
+      products = std::max(products, (planes + 32) * kChunk);
     }
     if (half) half_patch = std::max(half_patch, (size_t)c.patch);
     if (c.tiles) {
@@ -341,6 +345,7 @@ void Plan::finish() {
     s.rows_of.resize(outputs);
     s.offsets.resize(outputs);
     s.block_of.resize(outputs);
+    s.above.resize(blocks_x);
     s.flags.resize(outputs);
     s.moved.resize(outputs);
     s.add.resize(outputs);

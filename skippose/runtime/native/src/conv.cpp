@@ -36,13 +36,27 @@ inline void fetch(const void *from, int64_t bytes) {
 
 }  // namespace
 
-// A block's input with its halo as it lies in its map; `keep` for the gate to compare with.
-void Plan::gather(const Conv &c, int64_t block, void *patch, bool keep) const {
-  const SkpConv &d = c.d;
-  const Map &x = maps[d.in];
-  const int slot = block / c.blocks, at = block % c.blocks;
-  const int iy0 = at / c.blocks_x * d.block_h * d.sh - d.top;
-  const int ix0 = at % c.blocks_x * d.block_w * d.sw - d.left;
+// A block's input with its halo where it lies in its map; null where it reaches beyond the map, or
+// where the kernels need it in another form.
+const void *Plan::in_place(const Conv &c, int64_t block) const {
+  const Map &x = maps[c.d.in];
+  const auto [slot, iy0, ix0] = c.corner(block);
+  if (c.d.previous || half != c.half_patch) return nullptr;
+  if (iy0 < 0 || ix0 < 0 || iy0 + c.patch_h > x.h || ix0 + c.patch_w > x.w) return nullptr;
+  return x.data + (((int64_t)slot * x.h + iy0) * x.w + ix0) * x.pitch * element_size;
+}
+
+// For the gate to compare with.
+void Plan::hold(const Conv &c, int64_t block, const void *patch, int width) const {
+  const int64_t pixel = maps[c.d.in].pitch * element_size;
+  kernels->stream(c.held + block * c.patch * element_size, patch, c.patch_h, c.patch_w * pixel,
+                  width * pixel);
+}
+
+// The same, a copy of it as a patch.
+void Plan::gather(const Conv &c, int64_t block, void *patch) const {
+  const Map &x = maps[c.d.in];
+  const auto [slot, iy0, ix0] = c.corner(block);
   const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
   const int ya = std::max(0, -iy0), yb = std::min(c.patch_h, x.h - iy0);
   const size_t pixel = x.pitch * element_size;
@@ -53,19 +67,15 @@ void Plan::gather(const Conv &c, int64_t block, void *patch, bool keep) const {
       memcpy((char *)patch + ((int64_t)r * c.patch_w + xa) * pixel,
              x.data + (((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa) * pixel,
              (xb - xa) * pixel);
-  if (keep)
-    kernels->stream(c.held + block * c.patch * element_size, patch, c.patch * element_size);
 }
 
-// The same as float32: x, or under `previous` its change since the last frame.
+// A copy in float32: of x, or under `previous` of its change since the last frame.
 void Plan::gather_float(const Conv &c, int64_t block, float *patch) const {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in];
-  const int slot = block / c.blocks, at = block % c.blocks;
+  const auto [slot, iy0, ix0] = c.corner(block);
   const bool change = d.previous && !dense_[slot];
-  if (!half && !change) return gather(c, block, patch, false);
-  const int iy0 = at / c.blocks_x * d.block_h * d.sh - d.top;
-  const int ix0 = at % c.blocks_x * d.block_w * d.sw - d.left;
+  if (!half && !change) return gather(c, block, patch);
   const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
   memset(patch, 0, sizeof(float) * c.patch);
   if (xb <= xa) return;
@@ -77,23 +87,24 @@ void Plan::gather_float(const Conv &c, int64_t block, float *patch) const {
   }
 }
 
-// Where each output of some blocks reads and writes: fills s.pixels, s.offsets, s.block_of. In
-// Winograd's form all outputs of a block are listed, those beyond the map without an offset.
+// Where each output of some blocks reads and writes: fills s.pixels, s.offsets, s.block_of; `width`
+// is the pixels of a row of the patches. In Winograd's form all outputs of a block are listed, those
+// beyond the map without an offset.
 int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
-                       Scratch &s) const {
+                       int width, Scratch &s) const {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in], &out = maps[d.out];
-  const int64_t pixel = x.pitch * (c.pairs ? sizeof(bf16) : sizeof(float));
+  const int64_t pixel = x.pitch * (c.half_patch ? sizeof(bf16) : sizeof(float));
   int n = 0;
   for (int q = 0; q < count; q++) {
     const int slot = blocks[q] / c.blocks, block = blocks[q] % c.blocks;
     const int oy0 = block / c.blocks_x * d.block_h, ox0 = block % c.blocks_x * d.block_w;
     const int real_y = std::min(d.block_h, d.oh - oy0), real_x = std::min(d.block_w, d.ow - ox0);
-    const int ys = c.winograd ? d.block_h : real_y, xs = c.winograd ? d.block_w : real_x;
+    const int ys = c.tile ? d.block_h : real_y, xs = c.tile ? d.block_w : real_x;
     for (int y = 0; y < ys; y++)
       for (int i = 0; i < xs; i++, n++) {
         s.pixels[n] =
-            (const char *)patches[q] + ((int64_t)y * d.sh * c.patch_w + i * d.sw) * pixel;
+            (const char *)patches[q] + ((int64_t)y * d.sh * width + i * d.sw) * pixel;
         const int oy = (oy0 + y) * d.step_y + d.at_y, ox = (ox0 + i) * d.step_x + d.at_x;
         s.offsets[n] = y < real_y && i < real_x
                            ? (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch
@@ -197,27 +208,42 @@ void Plan::direct_chunk(const Conv &c, int chunk, const int *taps, int n, const 
 
 void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   const SkpConv &d = c.d;
-  const int pitch = maps[d.in].pitch;
-  const int64_t bytes = c.pairs ? sizeof(bf16) : sizeof(float);
-  int taps[512];
-  for (int t = 0; t < c.taps; t++)
-    taps[t] = ((t / d.kw) * d.dh * c.patch_w + (t % d.kw) * d.dw) * pitch;
-  const void *patches[kPixels];
+  const Map &x = maps[d.in];
+  const int64_t bytes = c.half_patch ? sizeof(bf16) : sizeof(float);
+  int taps[2][512];                             // in a patch, in the map
+  for (int t = 0; t < c.taps; t++) {
+    taps[0][t] = ((t / d.kw) * d.dh * c.patch_w + (t % d.kw) * d.dw) * x.pitch;
+    taps[1][t] = ((t / d.kw) * d.dh * x.w + (t % d.kw) * d.dw) * x.pitch;
+  }
+  const void *patches[2 * kPixels];
+  int widths[2 * kPixels];
   for (int i = from; i < to; i += c.batch) {
     const int count = std::min(c.batch, to - i);
+    bool inside = true;
+    for (int q = 0; q < count; q++) {
+      patches[q] = in_place(c, c.open[i + q]);
+      inside &= patches[q] != nullptr;
+    }
     for (int q = 0; q < count; q++) {
       const int32_t block = c.open[i + q];
-      const bool keep = c.held && c0 == 0;
-      char *patch = (char *)s.patch.data() + q * c.patch * bytes;
-      if (c.pairs || (!half && !d.previous)) {
-        gather(c, block, patch, keep);
-      } else {
-        if (keep) gather(c, block, s.half_patch.data(), true);
-        gather_float(c, block, (float *)patch);
+      const bool lies = patches[q] && (inside || c.tile);  // a GEMM has the same taps for all
+      widths[q] = lies ? x.w : c.patch_w;
+      const void *kept = patches[q];
+      if (!lies) {
+        char *patch = (char *)s.patch.data() + q * c.patch * bytes;
+        if (c.half_patch || (!half && !d.previous)) {
+          gather(c, block, patch);
+          kept = patch;
+        } else {
+          if (c.held && c0 == 0) gather(c, block, s.half_patch.data());
+          gather_float(c, block, (float *)patch);
+          kept = s.half_patch.data();
+        }
+        patches[q] = patch;
       }
-      patches[q] = patch;
+      if (c.held && c0 == 0) hold(c, block, kept, widths[q]);
     }
-    const int n = list_outputs(c, c.open + i, count, patches, s);
+    const int n = list_outputs(c, c.open + i, count, patches, widths[0], s);
     memset(s.flags.data(), 0, n);
     if (maps[d.out].moved) memset(s.moved.data(), 0, sizeof(float) * n);
     if (d.previous)
@@ -232,18 +258,19 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
       }
       const char *w = chunk_weight(c, k);
       if (c.depthwise) {
-        kernels->depthwise(s.pixels.data(), n, taps, c.taps, (const float *)w, chunk.width,
+        kernels->depthwise(s.pixels.data(), n, taps[inside], c.taps, (const float *)w, chunk.width,
                            s.acc.data());
       } else {
-        const int64_t size = (int64_t)c.products * chunk.channels * chunk.width * bytes;
+        const int64_t each = c.pairs ? sizeof(bf16) : sizeof(float);
+        const int64_t size = c.products * each * chunk.channels * chunk.width;
         const char *next = c.next ? chunk_weight(*c.next, c0) : nullptr;
-        const int rows = c.winograd ? n / 4 : n;
+        const int rows = c.tile ? n / (c.tile * c.tile) : n;
         const Ahead ahead =
             fetch_ahead(k, c1, i + c.batch >= to, (rows + 7) / 8, 8, 8, size, w, next);
-        if (c.winograd)
-          winograd_chunk(c, k, patches, count, k > c0, ahead.at, ahead.lines, s);
+        if (c.tile)
+          winograd_chunk(c, k, patches, widths, count, k > c0, ahead.at, ahead.lines, s);
         else
-          direct_chunk(c, k, taps, n, ahead.at, ahead.lines, s);
+          direct_chunk(c, k, taps[inside], n, ahead.at, ahead.lines, s);
       }
       finish_chunk(c, k, n, s);
     }
@@ -269,7 +296,8 @@ int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, 
   const int lines = shared ? d.block_h + d.kh - 1 : d.block_h;
   for (int q = 0; q < count; q++) {
     const bf16 *patch = s.half_patch.data();
-    gather(c, blocks[q], s.half_patch.data(), keep);
+    gather(c, blocks[q], s.half_patch.data());
+    if (keep) hold(c, blocks[q], patch, c.patch_w);
     if (shared) {
       for (int kx = 0; kx < d.kw; kx++)
         for (int y = 0; y < lines; y++)

@@ -126,11 +126,17 @@ void Plan::gate_rows(Conv &c, int from, int to, Scratch &s) {
       if (c.looked) c.looked[r] = 0;
       continue;
     }
+    const bool bounded = c.bounded && !forced && !c.masked && input;
+    // All bounds first, so that what is held of one block arrives while others are looked at.
+    for (int bx = 0; bounded && bx < c.blocks_x; bx++)
+      s.above[bx] = block_changed(c, x, slot, outputs_of(c, by, bx)) ? bound(c, slot, by, bx, s) : -1;
     for (int bx = 0; bx < c.blocks_x; bx++) {
       const Block b = outputs_of(c, by, bx);
       bool open = forced;
       if (!forced && c.masked) {
         open = c.mask[(int64_t)r * c.blocks_x + bx];
+      } else if (bounded) {
+        open = s.above[bx] >= 0 && decide_bounded(c, slot, by, bx, s.above[bx], s);
       } else if (!forced && input && block_changed(c, x, slot, b)) {
         open = d.gate == SKP_NO_GATE || decide(c, slot, by, bx, s);
         if (c.looks)
@@ -162,67 +168,122 @@ void Plan::gate_rows(Conv &c, int from, int to, Scratch &s) {
   }
 }
 
+// A block's input and what its gate knows of it.
+struct Plan::Look {
+  Look(const Plan &plan, const Conv &c, int slot, int by, int bx)
+      : x(plan.maps[c.d.in]), b(outputs_of(c, by, bx)), slot(slot),
+        block((int64_t)slot * c.blocks + by * c.blocks_x + bx), iy0(b.y0 * c.d.sh - c.d.top),
+        ix0(b.x0 * c.d.sw - c.d.left), xa(std::max(0, -ix0)), xb(std::min(c.patch_w, x.w - ix0)) {}
+
+  bool has_row(int r) const { return xb > xa && iy0 + r >= 0 && iy0 + r < x.h; }
+  bool row_changed(int r) const { return x.rows[(int64_t)slot * x.h + iy0 + r]; }
+  // Whether a row of outputs reads one that changed; if not, it was below the limit before.
+  bool reads_changed(const SkpConv &d, int row_out) const {
+    for (int ky = 0; ky < d.kh; ky++) {
+      const int r = row_out * d.sh + ky * d.dh;
+      if (has_row(r) && row_changed(r)) return true;
+    }
+    return false;
+  }
+  int64_t first(int r) const { return ((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa; }
+
+  const Map &x;
+  const Block b;
+  const int slot;
+  const int64_t block;
+  const int iy0, ix0, xa, xb;                   // columns of the patch that the map has
+};
+
+// Whether a row of outputs has a norm, or a bound of one, above the limit.
+bool Plan::above(const Conv &c, const Look &at, const float *power, int row_out, Scratch &s) const {
+  const float limit = c.d.eps * (c.d.relative ? c.scale[at.slot] : 1);
+  const float *from = power + (int64_t)row_out * c.d.sh * c.patch_w;
+  return largest_norm(c, from, at.b.x1 - at.b.x0, at.x.c, s.columns.data()) * c.d.gain > limit;
+}
+
+// Powers of a row of the input, of pixels where `where` says so (null: all).
+void Plan::measure_row(const Conv &c, const Look &at, int r, const uint8_t *where,
+                       float *power) const {
+  const Map &x = at.x;
+  const int64_t pixel = x.pitch * element_size;
+  const char *then = nullptr;
+  if (!c.d.frame_source)
+    then = c.d.previous ? x.before + at.first(r) * pixel
+                        : c.held + (at.block * c.patch_h + r) * c.patch_w * pixel + at.xa * pixel;
+  typed->power(x.data + at.first(r) * pixel, then, where, at.xb - at.xa, x.pitch, x.c, c.d.p,
+               power + (int64_t)r * c.patch_w + at.xa);
+}
+
+// Bounds of a block's norms after what moved in this frame: the first row of outputs that may be
+// above the limit, or -1. Fetches what is held of its input, which lies past the caches.
+int Plan::bound(Conv &c, int slot, int by, int bx, Scratch &s) {
+  const SkpConv &d = c.d;
+  const Look at(*this, c, slot, by, bx);
+  float *power = c.power + at.block * c.patch_h * c.patch_w;
+  for (int r = 0; r < c.patch_h; r++)
+    if (at.has_row(r) && at.row_changed(r))
+      add_moved(at.x, at.first(r), at.xb - at.xa, power + (int64_t)r * c.patch_w + at.xa);
+  const int rows = at.b.y1 - at.b.y0;
+  int row_out = 0;
+  while (row_out < rows &&
+         !(at.reads_changed(d, row_out) && above(c, at, power, row_out, s)))
+    row_out++;
+  if (row_out == rows) return -1;
+  const int64_t pixel = at.x.pitch * element_size;
+  for (int ky = 0; ky < d.kh; ky++) {
+    const int r = row_out * d.sh + ky * d.dh;
+    const char *held = c.held + (at.block * c.patch_h + r) * c.patch_w * pixel;
+    for (int i = at.xa; i < at.xb; i++)
+      if (signbit(power[r * c.patch_w + i]))
+        for (int64_t byte = 0; byte < pixel; byte += 64)
+          __builtin_prefetch(held + i * pixel + byte, 0, 3);
+  }
+  return row_out;
+}
+
+// Whether a block opens that may be above the limit from a row of outputs on: the first that is
+// opens it. Bounds become norms where they are needed.
+bool Plan::decide_bounded(Conv &c, int slot, int by, int bx, int row_out, Scratch &s) {
+  const SkpConv &d = c.d;
+  const Look at(*this, c, slot, by, bx);
+  float *power = c.power + at.block * c.patch_h * c.patch_w;
+  for (; row_out < at.b.y1 - at.b.y0; row_out++) {
+    if (!at.reads_changed(d, row_out) || !above(c, at, power, row_out, s)) continue;
+    for (int ky = 0; ky < d.kh; ky++) {
+      const int r = row_out * d.sh + ky * d.dh;
+      const float *known = power + (int64_t)r * c.patch_w + at.xa;
+      bool any = false;
+      for (int i = 0; i < at.xb - at.xa; i++) any |= s.wanted[i] = signbit(known[i]);
+      if (any) measure_row(c, at, r, s.wanted.data(), power);
+    }
+    if (above(c, at, power, row_out, s)) return true;
+  }
+  return false;
+}
+
 bool Plan::decide(Conv &c, int slot, int by, int bx, Scratch &s) {
   const SkpConv &d = c.d;
   if (d.gate == SKP_LINEAR) return decide_linear(c, slot, by, bx);
   if (d.gate == SKP_OUTPUT) return decide_output(c, slot, by, bx, s);
-  const Map &x = maps[d.in];
-  const Block b = outputs_of(c, by, bx);
+  const Look at(*this, c, slot, by, bx);
   const int pixels = c.patch_h * c.patch_w;
-  const int64_t block = (int64_t)slot * c.blocks + by * c.blocks_x + bx;
   float *power;
   if (c.power) {
-    power = c.power + block * pixels;
+    power = c.power + at.block * pixels;
   } else {
     s.power.resize(std::max(s.power.size(), (size_t)pixels));
     power = s.power.data();
     memset(power, 0, sizeof(float) * pixels);
   }
-  const char *held = c.held ? c.held + block * c.patch * element_size : nullptr;
-  const int iy0 = b.y0 * d.sh - d.top, ix0 = b.x0 * d.sw - d.left;
-  const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
-  const float limit = d.eps * (d.relative ? c.scale[slot] : 1);
-  const bool all = d.frame_source;
-  auto first = [&](int r) { return ((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa; };
-  auto measure_row = [&](int r, const uint8_t *where) {
-    const int64_t at = first(r);
-    const char *now = x.data + at * x.pitch * element_size;
-    const char *then = nullptr;
-    if (!all)
-      then = d.previous ? x.before + at * x.pitch * element_size
-                        : held + ((int64_t)r * c.patch_w + xa) * x.pitch * element_size;
-    typed->power(now, then, where, xb - xa, x.pitch, x.c, d.p,
-                 power + (int64_t)r * c.patch_w + xa);
-  };
   // A row of outputs is judged as soon as its input is there, for the first above the limit opens
-  // the block. One whose input did not change was below it before.
-  int row_out = 0, fresh = -1;
+  // the block.
+  int row_out = 0;
   for (int r = 0; r < c.patch_h; r++) {
-    const bool inside = xb > xa && iy0 + r >= 0 && iy0 + r < x.h;
-    if (inside && (all || x.rows[(int64_t)slot * x.h + iy0 + r])) {
-      fresh = r;
-      if (c.bounded)
-        add_moved(x, first(r), xb - xa, power + (int64_t)r * c.patch_w + xa);
-      else
-        measure_row(r, all ? nullptr : x.dirty + first(r));
-    }
-    for (; row_out < b.y1 - b.y0 && row_out * d.sh + (d.kh - 1) * d.dh <= r; row_out++) {
-      if (fresh < row_out * d.sh) continue;
-      const float *from = power + (int64_t)row_out * d.sh * c.patch_w;
-      auto above = [&] {
-        return largest_norm(c, from, b.x1 - b.x0, x.c, s.columns.data()) * d.gain > limit;
-      };
-      if (!above()) continue;
-      if (!c.bounded) return true;
-      for (int ky = 0; ky < d.kh; ky++) {
-        const int q = row_out * d.sh + ky * d.dh;
-        const float *known = power + (int64_t)q * c.patch_w + xa;
-        bool any = false;
-        for (int i = 0; i < xb - xa; i++) any |= s.wanted[i] = signbit(known[i]);
-        if (any) measure_row(q, s.wanted.data());
-      }
-      if (above()) return true;
-    }
+    if (at.has_row(r) && (d.frame_source || at.row_changed(r)))
+      measure_row(c, at, r, d.frame_source ? nullptr : at.x.dirty + at.first(r), power);
+    for (; row_out < at.b.y1 - at.b.y0 && row_out * d.sh + (d.kh - 1) * d.dh <= r; row_out++)
+      if ((d.frame_source || at.reads_changed(d, row_out)) && above(c, at, power, row_out, s))
+        return true;
   }
   return false;
 }
@@ -269,18 +330,18 @@ bool Plan::decide_output(Conv &c, int slot, int by, int bx, Scratch &s) {
   gather_float(c, block, s.patch.data());
   if (d.previous && d.frame_source) {  // the gate looks at the frame, the layer at its change
     const Map &x = maps[d.in];
-    const int iy0 = by * d.block_h * d.sh - d.top, ix0 = bx * d.block_w * d.sw - d.left;
+    const auto [own, iy0, ix0] = c.corner(block);
     for (int r = 0; r < c.patch_h; r++)
       for (int q = 0; q < c.patch_w; q++) {
         const int iy = iy0 + r, ix = ix0 + q;
         if (iy < 0 || ix < 0 || iy >= x.h || ix >= x.w) continue;
-        const int64_t at = (((int64_t)slot * x.h + iy) * x.w + ix) * x.pitch;
+        const int64_t at = (((int64_t)own * x.h + iy) * x.w + ix) * x.pitch;
         typed->delta(x.data + at * element_size, nullptr, nullptr, 1, x.pitch,
                      s.patch.data() + ((int64_t)r * c.patch_w + q) * x.pitch);
       }
   }
   const void *patch = s.patch.data();
-  const int n = list_outputs(c, &block, 1, &patch, s);
+  const int n = list_outputs(c, &block, 1, &patch, c.patch_w, s);
   s.power.assign(std::max(s.power.size(), (size_t)n), 0);
   std::vector<int> taps(c.taps);
   for (int t = 0; t < c.taps; t++)

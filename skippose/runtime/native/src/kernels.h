@@ -86,15 +86,18 @@ struct Kernels {
                const float *w, int width, float *acc, const char *ahead, int lines);
   void (*depthwise)(const void *const *px, int n, const int *taps, int ntaps, const float *w,
                     int width, float *acc);
-  // A patch (2 rows + 2, patch_w, pitch) to 16 transforms of each 4x4 tile: out (16 planes of
-  // which each has a row of `pitch` for every tile), and back: products (16 planes, rows of kChunk)
-  // to acc (2 rows, 2 columns, kChunk). See winograd_impl.h.
-  void (*winograd_input)(const float *patch, int patch_w, int pitch, int rows, int columns,
-                         int64_t plane, float *out);
-  void (*winograd_output)(const float *products, int64_t plane, int rows, int columns, int width,
-                          float *acc);
-  // Copies to where nobody reads before long: past the caches, if `to` is a multiple of 64.
-  void (*stream)(void *to, const void *from, int64_t bytes);
+  // A patch (T rows + 2, patch_w, pitch) to the transforms of its tiles: out ((T + 2)^2 planes of
+  // which each has a row of `pitch` for every tile), and back: products (as many planes, rows of
+  // kChunk) to acc (T rows, T columns, kChunk). See winograd_impl.h.
+  struct Winograd {
+    void (*input[2])(const void *patch, int patch_w, int pitch, int rows, int columns,
+                     int64_t plane, float *out);  // of float32, of bfloat16
+    void (*output)(const float *products, int64_t plane, int rows, int columns, int width,
+                   float *acc);
+  } winograd[2];                // T = 2, T = 4
+  // Copies rows, `step` bytes apart, to where nobody reads before long: past the caches, if `to` and
+  // `bytes` are multiples of 64.
+  void (*stream)(void *to, const void *from, int rows, int64_t bytes, int64_t step);
   TypedKernels of[2];           // float32, bfloat16
   // gemm on pairs of channels, bfloat16; w (taps, pairs, width, 2). Null where there is no
   // instruction for it.

@@ -85,9 +85,10 @@ void gemm(const void *const *px, int n, const int *taps, int ntaps, int channels
     const float *group[P];
     for (int i = 0; i < P; i++) group[i] = (const float *)px[g + i < n ? g + i : n - 1];
     float *out = acc + (int64_t)g * kChunk;
+    const auto run = 2 * (n - g) > P ? &micro<P, NV> : &micro<P / 2, NV>;
     int c = 0;
     for (; c + W <= width; c += W)
-      micro<P, NV>(group, taps, ntaps, channels, w + c, width, out + c, ahead, c ? 0 : lines);
+      run(group, taps, ntaps, channels, w + c, width, out + c, ahead, c ? 0 : lines);
     if (c < width)
       micro<P, NV / 2>(group, taps, ntaps, channels, w + c, width, out + c, ahead, c ? 0 : lines);
     ahead += step;
@@ -300,13 +301,14 @@ bool maximum(const Pixel &p) {
       });
 }
 
-void stream(void *to, const void *from, int64_t bytes) {
-  float *out = (float *)to;
-  const float *in = (const float *)from;
-  const int64_t vectors = (uintptr_t)to % 64 ? 0 : bytes / (int64_t)sizeof(V);
-  for (int64_t i = 0; i < vectors; i++) V::load(in + i * V::N).stream(out + i * V::N);
-  const int64_t done = vectors * (int64_t)sizeof(V);
-  __builtin_memcpy((char *)to + done, (const char *)from + done, bytes - done);
+void stream(void *to, const void *from, int rows, int64_t bytes, int64_t step) {
+  const int64_t vectors = (uintptr_t)to % 64 || bytes % 64 ? 0 : bytes / (int64_t)sizeof(V);
+  for (int r = 0; r < rows; r++) {
+    float *out = (float *)((char *)to + r * bytes);
+    const float *in = (const float *)((const char *)from + r * step);
+    if (!vectors) __builtin_memcpy(out, in, bytes);
+    for (int64_t i = 0; i < vectors; i++) V::load(in + i * V::N).stream(out + i * V::N);
+  }
   V::end_stream();
 }
 
@@ -315,8 +317,14 @@ constexpr TypedKernels typed() {
   return {epilogue<T>, power<T>, delta<T>, dot<T>, sum<T>, mul<T>, maximum<T>};
 }
 
-const Kernels kTable = {V::kPixelGroup, gemm,   depthwise, winograd_input, winograd_output,
-                        stream,         {typed<float>(), typed<bf16>()},   nullptr};
+const Kernels kTable = {V::kPixelGroup,
+                        gemm,
+                        depthwise,
+                        {{{winograd_input<2, float>, winograd_input<2, bf16>}, winograd_output<2>},
+                         {{winograd_input<4, float>, winograd_input<4, bf16>}, winograd_output<4>}},
+                        stream,
+                        {typed<float>(), typed<bf16>()},
+                        nullptr};
 
 }  // namespace
 }  // namespace skp

@@ -62,11 +62,12 @@ struct Chunk {
 struct Conv {
   SkpConv d;
   int taps, products;                           // products: weights of two channels as packed
+  int tile;                                     // of Winograd's form, or 0
   int blocks_y, blocks_x, blocks;               // blocks: of one slot
   int batch;                                    // blocks that run together
   int patch_h, patch_w;                         // input of a block, halo included
   int64_t patch;                                // elements of it
-  bool holes, depthwise, tiles, pairs, im2col, winograd, needs_z, z_float, keeps_held;
+  bool holes, depthwise, tiles, pairs, half_patch, im2col, needs_z, z_float, keeps_held;
   bool measures, looks;
   bool bounded = false;                         // its gate reads how far its input moved
   std::vector<Chunk> chunks;
@@ -90,6 +91,15 @@ struct Conv {
   int64_t *counts = nullptr;                    // (S, 2)
   int64_t macs_per_output = 0;
   bool active = false;                          // its gate runs in this frame
+
+  struct Corner {
+    int slot, y, x;
+  };
+  Corner corner(int64_t block) const {          // of a block's input, halo included
+    const int at = block % blocks;
+    return {(int)(block / blocks), at / blocks_x * d.block_h * d.sh - d.top,
+            at % blocks_x * d.block_w * d.sw - d.left};
+  }
 };
 
 struct Element {
@@ -114,6 +124,7 @@ struct Scratch {                                // one for each thread
   std::vector<float> patch, power, columns, moved, acc, transformed, products;
   std::vector<bf16> rows, half_patch;
   std::vector<int32_t> block_of;                // output of the list -> its block
+  std::vector<int32_t> above;                   // see Plan::bound
   std::vector<const void *> pixels, rows_of;
   std::vector<int64_t> offsets;
   std::vector<uint8_t> flags, add, wanted;
@@ -121,7 +132,7 @@ struct Scratch {                                // one for each thread
   std::vector<float> coefs;
 };
 
-void winograd_weights(const float *w, float *out, int64_t plane);
+void winograd_weights(int tile, const float *w, float *out, int64_t plane);
 
 class Plan {
  public:
@@ -159,6 +170,11 @@ class Plan {
 
   // gate.cpp: which blocks run
   void gate_rows(Conv &c, int from, int to, Scratch &s);
+  struct Look;
+  bool above(const Conv &c, const Look &at, const float *power, int row_out, Scratch &s) const;
+  void measure_row(const Conv &c, const Look &at, int r, const uint8_t *where, float *power) const;
+  int bound(Conv &c, int slot, int by, int bx, Scratch &s);
+  bool decide_bounded(Conv &c, int slot, int by, int bx, int row_out, Scratch &s);
   bool decide(Conv &c, int slot, int by, int bx, Scratch &s);
   bool decide_linear(Conv &c, int slot, int by, int bx);
   bool decide_output(Conv &c, int slot, int by, int bx, Scratch &s);
@@ -169,12 +185,14 @@ class Plan {
   // conv.cpp: running them
   void conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s);
   void conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s);
-  void gather(const Conv &c, int64_t block, void *patch, bool keep) const;
+  const void *in_place(const Conv &c, int64_t block) const;
+  void hold(const Conv &c, int64_t block, const void *patch, int width) const;
+  void gather(const Conv &c, int64_t block, void *patch) const;
   void gather_float(const Conv &c, int64_t block, float *patch) const;
   int tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, const bf16 **taps,
                 Scratch &s);
   int list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
-                   Scratch &s) const;
+                   int width, Scratch &s) const;
   void finish_chunk(Conv &c, int chunk, int n, Scratch &s);
   void fetch_chunk(const Conv &c, int chunk, int from, int to, const Scratch &s) const;
   void direct_chunk(const Conv &c, int chunk, const int *taps, int n, const char *ahead, int lines,
@@ -182,9 +200,9 @@ class Plan {
   void mark_changed(Conv &c, int n, int c0, int c1, Scratch &s);
 
   // winograd.cpp
-  bool takes_winograd(const Conv &c) const;
-  void winograd_chunk(const Conv &c, int chunk, const void *const *patches, int count, bool again,
-                      const char *ahead, int lines, Scratch &s) const;
+  int winograd_tile(const Conv &c) const;
+  void winograd_chunk(const Conv &c, int chunk, const void *const *patches, const int *widths,
+                      int count, bool again, const char *ahead, int lines, Scratch &s) const;
 
   // element.cpp
   void element_rows(Element &e, int from, int to, Scratch &s);

@@ -243,7 +243,7 @@ void Plan::plan_convs() {
     const bool by_chunk = chunks > 1 && (heavy || batches < pieces) && chunks >= threads_;
     if (by_chunk) {
       // Each piece transforms its input again.
-      const int most = c.winograd ? threads_ : 2 * threads_;
+      const int most = c.tile ? threads_ : 2 * threads_;
       add_tasks({Task::kConv, step.index, 0, c.nopen, 0, chunks}, std::min(pieces, most), true);
     } else {
       // Whole batches.

@@ -1,67 +1,89 @@
 // 3x3 convolutions at stride 1 by fewer products; winograd_impl.h has the formula.
 #include "plan.h"
+#include "winograd_points.h"
 
 namespace skp {
 namespace {
 
-constexpr int kLeastTiles = 32;   // of a whole map: below them reading more weights costs more
+// Outputs of a whole map from which on the products saved outweigh the larger weights that are read,
+// also where a tenth of it is open.
+constexpr int kLeast2 = 128, kLeast4 = 1024;
 
-int tiles_of(const SkpConv &d) { return (d.oh + 1) / 2 * ((d.ow + 1) / 2); }
-
-}  // namespace
-
-// Whether a convolution runs in this form, which holds for every frame: so an output is to the bit
-// the same whichever other blocks are open.
-bool Plan::takes_winograd(const Conv &c) const {
-  const SkpConv &d = c.d;
-  return !c.tiles && !c.pairs && d.gate != SKP_OUTPUT && d.groups == 1 && d.kh == 3 && d.kw == 3 &&
-         d.sh == 1 && d.sw == 1 && d.dh == 1 && d.dw == 1 && d.block_h % 2 == 0 &&
-         d.block_w % 2 == 0 && maps[d.in].pitch % kLane == 0 && maps[d.in].c >= kLane / 2 &&
-         tiles_of(d) >= kLeastTiles;
-}
-
-// Nine weights of an output and an input channel to 16, `plane` apart: G w G', G being
-// (1 0 0, 1/2 1/2 1/2, 1/2 -1/2 1/2, 0 0 1).
-void winograd_weights(const float *w, float *out, int64_t plane) {
-  auto each = [](double a, double b, double c, double *to, int apart) {
+// (f(p0), ..., f(infinity)) of f = a + bx + cxx, each over the product of its point's distances to
+// the others; `apart` in `to`.
+void evaluate(int tile, double a, double b, double c, double *to, int apart) {
+  if (tile == 2) {
     to[0] = a;
     to[apart] = (a + b + c) / 2;
     to[2 * apart] = (a - b + c) / 2;
     to[3 * apart] = c;
-  };
-  double half[12], all[16];
-  for (int x = 0; x < 3; x++) each(w[x], w[3 + x], w[6 + x], half + x, 3);
-  for (int y = 0; y < 4; y++) each(half[3 * y], half[3 * y + 1], half[3 * y + 2], all + 4 * y, 1);
-  for (int i = 0; i < 16; i++) out[i * plane] = (float)all[i];
+    return;
+  }
+  const double aa = kNear * kNear, bb = kFar * kFar;
+  to[0] = a / (aa * bb);
+  to[apart] = (a + b * kNear + c * aa) / (2 * aa * (aa - bb));
+  to[2 * apart] = (a - b * kNear + c * aa) / (2 * aa * (aa - bb));
+  to[3 * apart] = (a + b * kFar + c * bb) / (2 * bb * (bb - aa));
+  to[4 * apart] = (a - b * kFar + c * bb) / (2 * bb * (bb - aa));
+  to[5 * apart] = c;
 }
 
-// The GEMM of one chunk, as Kernels::gemm: patches (count) of blocks to s.acc, in the order of
-// list_outputs. s.transformed holds the patches' transforms already if `again`.
-void Plan::winograd_chunk(const Conv &c, int chunk, const void *const *patches, int count,
-                          bool again, const char *ahead, int lines, Scratch &s) const {
+}  // namespace
+
+// The side of the tiles in which a convolution runs, 0 for none. It holds for every frame: so an
+// output is to the bit the same whichever other blocks are open.
+int Plan::winograd_tile(const Conv &c) const {
+  const SkpConv &d = c.d;
+  const bool can = !c.tiles && d.gate != SKP_OUTPUT && d.groups == 1 && d.kh == 3 && d.kw == 3 &&
+                   d.sh == 1 && d.sw == 1 && d.dh == 1 && d.dw == 1 &&
+                   maps[d.in].pitch % kLane == 0 && maps[d.in].c >= kLane / 2;
+  if (!can) return 0;
+  const auto fits = [&](int tile, int least) {
+    return d.block_h % tile == 0 && d.block_w % tile == 0 && d.oh * d.ow >= least;
+  };
+  // Products of pairs are twice as fast, which is more than tiles of 2x2 save.
+  return fits(4, kLeast4) ? 4 : fits(2, kLeast2) && !c.pairs ? 2 : 0;
+}
+
+// Nine weights of an output and an input channel to 16 or 36, `plane` apart.
+void winograd_weights(int tile, const float *w, float *out, int64_t plane) {
+  const int n = tile + 2;
+  double half[18], all[36];
+  for (int x = 0; x < 3; x++) evaluate(tile, w[x], w[3 + x], w[6 + x], half + x, 3);
+  for (int y = 0; y < n; y++)
+    evaluate(tile, half[3 * y], half[3 * y + 1], half[3 * y + 2], all + n * y, 1);
+  for (int i = 0; i < n * n; i++) out[i * plane] = (float)all[i];
+}
+
+// The GEMM of one chunk, as Kernels::gemm: patches (count) of blocks, of rows of `widths` pixels, to
+// s.acc, in the order of list_outputs. s.transformed holds the patches' transforms already if `again`.
+void Plan::winograd_chunk(const Conv &c, int chunk, const void *const *patches, const int *widths,
+                          int count, bool again, const char *ahead, int lines, Scratch &s) const {
   const SkpConv &d = c.d;
   const Chunk &k = c.chunks[chunk];
-  const int pitch = maps[d.in].pitch, rows = d.block_h / 2, columns = d.block_w / 2;
-  const int each = rows * columns, tiles = count * each;
+  const Kernels::Winograd &form = kernels->winograd[c.tile == 4];
+  const int pitch = maps[d.in].pitch, rows = d.block_h / c.tile, columns = d.block_w / c.tile;
+  const int each = rows * columns, tiles = count * each, outputs = c.tile * c.tile;
   // A GEMM writes some rows beyond its last, where the next plane's will be.
   const int64_t plane = (int64_t)tiles * pitch, products = (int64_t)tiles * kChunk;
   float *in = s.transformed.data(), *out = s.products.data();
   if (!again)
     for (int q = 0; q < count; q++)
-      kernels->winograd_input((const float *)patches[q], c.patch_w, pitch, rows, columns, plane,
-                              in + (int64_t)q * each * pitch);
+      form.input[c.half_patch](patches[q], widths[q], pitch, rows, columns, plane,
+                               in + (int64_t)q * each * pitch);
   for (int t = 0; t < tiles; t++) s.rows_of[t] = in + (int64_t)t * pitch;
   const int64_t size = (int64_t)k.channels * k.width;
-  for (int f = 0; f < 16; f++) {
-    fetch_chunk(c, chunk, f * tiles / 4, (f + 1) * tiles / 4, s);
+  for (int f = 0; f < c.products; f++) {
+    fetch_chunk(c, chunk, f * tiles * outputs / c.products, (f + 1) * tiles * outputs / c.products,
+                s);
     const int offset = (int)(f * plane);
     kernels->gemm(s.rows_of.data(), tiles, &offset, 1, k.channels, c.weight + k.weight + f * size,
                   k.width, out + f * products, ahead ? ahead + f * size * sizeof(float) : nullptr,
                   lines);
   }
   for (int q = 0; q < count; q++)
-    kernels->winograd_output(out + (int64_t)q * each * kChunk, products, rows, columns, k.width,
-                             s.acc.data() + (int64_t)q * 4 * each * kChunk);
+    form.output(out + (int64_t)q * each * kChunk, products, rows, columns, k.width,
+                s.acc.data() + (int64_t)q * outputs * each * kChunk);
 }
 
 }  // namespace skp

@@ -1,57 +1,107 @@
-// Winograd's F(2x2, 3x3): four outputs of a 3x3 convolution by 16 products instead of 36.
-// Lavin, Gray: Fast Algorithms for Convolutional Neural Networks (CVPR 2016), section 4.1. Its
-// factors are 0, 1, -1 and 1/2, so rounding stays that of float32 sums. Included by kernels_impl.h.
+// Winograd's F(2x2, 3x3) and F(4x4, 3x3): the outputs of a tile of a 3x3 convolution by 16 products
+// instead of 36, and by 36 instead of 144. Lavin, Gray: Fast Algorithms for Convolutional Neural
+// Networks (CVPR 2016), sections 4.1 and 4.3; polynomials through 0, 1, -1 and through the points of
+// winograd_points.h. Included by kernels_impl.h.
+#include "winograd_points.h"
 
 namespace skp {
 namespace {
 
 // (1 0 -1 0, 0 1 1 0, 0 -1 1 0, 0 1 0 -1) times four values that lie `step` apart.
-inline void transform_four(const V *in, int step, V *out) {
+inline void transform_input(const V *in, int step, V *out, const Tile<2> &) {
   out[0] = V::sub(in[0], in[2 * step]);
   out[step] = V::add(in[step], in[2 * step]);
   out[2 * step] = V::sub(in[2 * step], in[step]);
   out[3 * step] = V::sub(in[step], in[3 * step]);
 }
 
-void winograd_input(const float *patch, int patch_w, int pitch, int rows, int columns,
+// (1 1 1 0, 0 1 -1 -1)
+inline void transform_output(const V *in, int step, V *out, int to, const Tile<2> &) {
+  out[0] = V::add(V::add(in[0], in[step]), in[2 * step]);
+  out[to] = V::sub(V::sub(in[step], in[2 * step]), in[3 * step]);
+}
+
+// (aabb 0 -aa-bb 0 1 0, 0 -abb -bb a 1 0, 0 abb -bb -a 1 0, 0 -aab -aa b 1 0, 0 aab -aa -b 1 0,
+//  0 aabb 0 -aa-bb 0 1)
+inline void transform_input(const V *in, int step, V *out, const Tile<4> &) {
+  constexpr float a = kNear, b = kFar, aa = a * a, bb = b * b;
+  const V x1 = in[step], x2 = in[2 * step], x3 = in[3 * step], x4 = in[4 * step];
+  const V outer = V::set(aa * bb), inner = V::set(-aa - bb);
+  out[0] = V::fma(inner, x2, V::fma(outer, in[0], x4));
+  out[5 * step] = V::fma(inner, x3, V::fma(outer, x1, in[5 * step]));
+  const V even_a = V::fma(V::set(-bb), x2, x4), even_b = V::fma(V::set(-aa), x2, x4);
+  const V odd_a = V::mul(V::set(a), V::fma(V::set(-bb), x1, x3));
+  const V odd_b = V::mul(V::set(b), V::fma(V::set(-aa), x1, x3));
+  out[step] = V::add(even_a, odd_a);
+  out[2 * step] = V::sub(even_a, odd_a);
+  out[3 * step] = V::add(even_b, odd_b);
+  out[4 * step] = V::sub(even_b, odd_b);
+}
+
+// (1 1 1 1 1 0, 0 a -a b -b 0, 0 aa aa bb bb 0, 0 aaa -aaa bbb -bbb 1)
+inline void transform_output(const V *in, int step, V *out, int to, const Tile<4> &) {
+  constexpr float a = kNear, b = kFar, aa = a * a, bb = b * b;
+  const V plus_a = V::add(in[step], in[2 * step]), minus_a = V::sub(in[step], in[2 * step]);
+  const V plus_b = V::add(in[3 * step], in[4 * step]), minus_b = V::sub(in[3 * step], in[4 * step]);
+  out[0] = V::add(in[0], V::add(plus_a, plus_b));
+  out[to] = V::fma(V::set(a), minus_a, V::mul(V::set(b), minus_b));
+  out[2 * to] = V::fma(V::set(aa), plus_a, V::mul(V::set(bb), plus_b));
+  out[3 * to] = V::fma(V::set(a * aa), minus_a, V::fma(V::set(b * bb), minus_b, in[5 * step]));
+}
+
+template <int T, class E>
+void winograd_input(const void *patch, int patch_w, int pitch, int rows, int columns,
                     int64_t plane, float *out) {
+  constexpr int N = T + 2;
   for (int ty = 0; ty < rows; ty++)
     for (int tx = 0; tx < columns; tx++, out += pitch) {
-      const float *corner = patch + ((int64_t)2 * ty * patch_w + 2 * tx) * pitch;
+      const E *corner = (const E *)patch + ((int64_t)T * ty * patch_w + T * tx) * pitch;
       for (int c = 0; c < pitch; c += V::N) {
-        V a[16], b[16];
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++)
-          a[i] = V::load(corner + ((int64_t)(i / 4) * patch_w + i % 4) * pitch + c);
-#pragma GCC unroll 4
-        for (int x = 0; x < 4; x++) transform_four(a + x, 4, b + x);
-#pragma GCC unroll 4
-        for (int y = 0; y < 4; y++) transform_four(b + 4 * y, 1, a + 4 * y);
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) a[i].store(out + i * plane + c);
+        V lines[N * N];
+#pragma GCC unroll 6
+        for (int x = 0; x < N; x++) {
+          V column[N];
+#pragma GCC unroll 6
+          for (int y = 0; y < N; y++)
+            column[y] = V::load(corner + ((int64_t)y * patch_w + x) * pitch + c);
+          V moved[N];
+          transform_input(column, 1, moved, Tile<T>());
+#pragma GCC unroll 6
+          for (int y = 0; y < N; y++) lines[y * N + x] = moved[y];
+        }
+#pragma GCC unroll 6
+        for (int y = 0; y < N; y++) {
+          V moved[N];
+          transform_input(lines + y * N, 1, moved, Tile<T>());
+#pragma GCC unroll 6
+          for (int x = 0; x < N; x++) moved[x].store(out + (y * N + x) * plane + c);
+        }
       }
     }
 }
 
+template <int T>
 void winograd_output(const float *in, int64_t plane, int rows, int columns, int width, float *acc) {
-  const int64_t line = (int64_t)2 * columns * kChunk;
+  constexpr int N = T + 2;
+  const int64_t line = (int64_t)T * columns * kChunk;
   for (int ty = 0; ty < rows; ty++)
     for (int tx = 0; tx < columns; tx++, in += kChunk) {
-      float *out = acc + 2 * ty * line + 2 * tx * kChunk;
+      float *out = acc + T * ty * line + T * tx * kChunk;
       for (int c = 0; c < width; c += V::N) {
-        V m[16], s[8];
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) m[i] = V::load(in + i * plane + c);
-#pragma GCC unroll 4
-        for (int x = 0; x < 4; x++) {  // (1 1 1 0, 0 1 -1 -1)
-          s[x] = V::add(V::add(m[x], m[4 + x]), m[8 + x]);
-          s[4 + x] = V::sub(V::sub(m[4 + x], m[8 + x]), m[12 + x]);
+        V lines[T * N];
+#pragma GCC unroll 6
+        for (int x = 0; x < N; x++) {
+          V column[N];
+#pragma GCC unroll 6
+          for (int y = 0; y < N; y++) column[y] = V::load(in + (y * N + x) * plane + c);
+          transform_output(column, 1, lines + x, N, Tile<T>());
         }
-#pragma GCC unroll 2
-        for (int y = 0; y < 2; y++) {
-          const V *r = s + 4 * y;
-          V::add(V::add(r[0], r[1]), r[2]).store(out + y * line + c);
-          V::sub(V::sub(r[1], r[2]), r[3]).store(out + y * line + kChunk + c);
+#pragma GCC unroll 4
+        for (int y = 0; y < T; y++) {
+          V moved[T];
+          transform_output(lines + y * N, 1, moved, 1, Tile<T>());
+#pragma GCC unroll 4
+          for (int x = 0; x < T; x++) moved[x].store(out + y * line + x * kChunk + c);
         }
       }
     }
