@@ -61,6 +61,8 @@ class ConvNode:
         self.patch = tuple((self.block[i] - 1) * g.stride[i] + g.extent[i] for i in (0, 1))
         self.patches = t.patches(x, g, self.block)
         self.columns = t.columns(x, out, g, self.block) if g.groups == 1 else None
+        # Whether a block's patch is the columns of its outputs, as with one output a block.
+        self.alike = self.columns is not None and torch.equal(self.columns.flat, self.patches.flat)
         self.writes = t.blocks(out, self.block, beyond=1)
         self.blocks = self.writes.count
         self.every = torch.arange(t.slots, device=plan.device)
@@ -82,7 +84,6 @@ class ConvNode:
         self.bias = op.bias.to(weight.dtype)
         # (kh·kw·C, O), columns times this are outputs.
         self.matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous()
-        self.inner = self.matrix.shape[0]
         self.narrow = g.groups > 1 or (weight.shape[1] <= NARROW and g.kernel_size != (1, 1))
 
         self.gate = None if op.gated is None else gate_of(self, plan.device, gates)
@@ -304,27 +305,16 @@ class ConvNode:
             return y.index_select(0, self.reads.of(where))
         pixels = count * self.block[0] * self.block[1]
         if self.columns is not None and not (self.narrow and pixels > MANY):
-            if patches is None:
-                columns = source.index_select(0, self.columns.of(where)).view(pixels, -1)
-            else:
-                columns = self._unfold(patches)
-            columns = columns.to(self.matrix.dtype)
+            # Gathered anew from the map they are there as soon as cut out of patches.
+            if patches is None or not self.alike:
+                patches = source.index_select(0, self.columns.of(where))
+            columns = patches.view(pixels, -1).to(self.matrix.dtype)
             return columns @ self.matrix if shift is None else shift.addmm(columns, self.matrix)
         if patches is None:
             patches = source.index_select(0, self.patches.of(where))
         patches = patches.view(count, *self.patch, -1).permute(0, 3, 1, 2).to(self.weight.dtype)
         y = F.conv2d(patches, self.weight, shift, g.stride, 0, g.dilation, g.groups)
         return y.permute(0, 2, 3, 1).reshape(pixels, self.channels)
-
-    def _unfold(self, patches: Tensor) -> Tensor:
-        """What each output of some blocks reads: (n, Ph·Pw·C) to (n·bh·bw, kh·kw·C)."""
-        g, channels = self.op.geometry, self.x.value.channels
-        row = self.patch[1] * channels
-        outputs = (g.stride[0] * row, g.stride[1] * channels)
-        taps = (g.dilation[0] * row, g.dilation[1] * channels)
-        shape = (len(patches), *self.block, *g.kernel_size, channels)
-        view = patches.as_strided(shape, (patches.stride(0), *outputs, *taps, 1))
-        return view.reshape(-1, self.inner)
 
     def _image(self, inner: Tensor, shift: Tensor | None) -> Tensor:
         """(n, H, W, C) to (n, H', W', O), the whole map."""

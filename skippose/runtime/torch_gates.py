@@ -16,7 +16,7 @@ from skippose.ops.norms import finish_norm, window_power
 from skippose.runtime.maps import POINT, row_power
 
 LARGE = 2048
-"""Pixels from which on a map's windows are faster by sums of rows and of columns."""
+"""Pixels from which on windows are faster by sums of rows and of columns."""
 
 if TYPE_CHECKING:
     from skippose.runtime.torch_conv import ConvNode
@@ -308,9 +308,8 @@ class ChangeGate(BlockGate):
 
 
 def _window(power: Tensor, geometry: ConvGeometry, p: float) -> Tensor:
-    """:func:`window_power`; the windows of one large map row by row and column by column."""
-    large = power.shape[0] == 1 and power.numel() >= LARGE
-    if not large or math.isinf(p) or geometry.stride != (1, 1):
+    """:func:`window_power`; many windows row by row and column by column."""
+    if power.numel() < LARGE or math.isinf(p) or geometry.stride != (1, 1):
         return window_power(power, geometry, p)
     power = geometry.pad(power)
     for dim, taps, step in zip((2, 3), geometry.kernel_size, geometry.dilation, strict=True):

@@ -190,6 +190,20 @@ def test_siblings_share_a_gate_where_they_decide_alike(make_lively):
     assert other["left"] is not other["right"]
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (2, 2), (1, 1), (1, 2)])
+@pytest.mark.parametrize("block", [1, 2])
+def test_what_a_gate_gathered_is_convolved_in_its_order(
+    block, kernel, stride, follow, make_lively, make_moving_video
+):
+    """Patches of 2x2 windows side by side hold as many numbers as their columns, in rows."""
+    conv = nn.Conv2d(3, 4, kernel, stride, padding=kernel // 2)
+    gate = InputNormGate(0.2, block=block, block_mode="fixed")
+    net = skippose.convert(make_lively(nn.Sequential(conv)), gate).double().eval()
+    check, density = run(follow, net, make_moving_video(4, 1, (32, 32)).double())
+    assert 0 < density < 0.85, "gathered, and not the whole map"
+    assert check.masks_near == 0
+
+
 # -- HRNet on real video --------------------------------------------------------------------------
 
 
