@@ -306,7 +306,8 @@ void Plan::finish() {
     }
     waiting.insert(waiting.begin(), here.begin(), here.end());
   }
-  size_t patch = 0, outputs = kPixels, rows = 0, half_patch = 0, power = 0, window = 4;
+  size_t patch = 0, outputs = kPixels, rows = 0, half_patch = 0, window = 4;
+  size_t power = maps[0].w;
   size_t transformed = 0, products = 0, blocks_x = 0;
   for (const auto &p : convs) {
     const Conv &c = *p;
@@ -344,6 +345,7 @@ void Plan::finish() {
     s.pixels.resize(outputs);
     s.rows_of.resize(outputs);
     s.offsets.resize(outputs);
+    s.places.resize(outputs);
     s.block_of.resize(outputs);
     s.above.resize(blocks_x);
     s.flags.resize(outputs);

@@ -87,9 +87,9 @@ void Plan::gather_float(const Conv &c, int64_t block, float *patch) const {
   }
 }
 
-// Where each output of some blocks reads and writes: fills s.pixels, s.offsets, s.block_of; `width`
-// is the pixels of a row of the patches. In Winograd's form all outputs of a block are listed, those
-// beyond the map without an offset.
+// Where each output of some blocks reads and writes: fills s.pixels, s.places, s.offsets and
+// s.block_of; `width` is the pixels of a row of the patches. In Winograd's form all outputs of a
+// block are listed, those beyond the map without an offset.
 int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
                        int width, Scratch &s) const {
   const SkpConv &d = c.d;
@@ -106,6 +106,7 @@ int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const vo
         s.pixels[n] =
             (const char *)patches[q] + ((int64_t)y * d.sh * width + i * d.sw) * pixel;
         const int oy = (oy0 + y) * d.step_y + d.at_y, ox = (ox0 + i) * d.step_x + d.at_x;
+        s.places[n] = {slot * out.h + oy, ox};
         s.offsets[n] = y < real_y && i < real_x
                            ? (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch
                            : -1;
@@ -177,10 +178,10 @@ void Plan::mark_changed(Conv &c, int n, int c0, int c1, Scratch &s) {
   Map &out = maps[c.d.out];
   for (int i = 0; i < n; i++) {
     if (s.offsets[i] < 0 || (!s.flags[i] && !out.moved)) continue;
-    const int64_t pixel = s.offsets[i] / out.pitch;
-    if (s.flags[i]) out.mark(pixel);
+    const auto [row, x] = s.places[i];
+    if (s.flags[i]) out.mark(row, x);
     if (!out.moved) continue;
-    float *moved = out.moved + pixel * out.planes;
+    float *moved = out.moved + ((int64_t)row * out.w + x) * out.planes;
     moved[c0] = s.moved[i];
     for (int k = c0 + 1; k < c1; k++) moved[k] = 0;
   }
@@ -325,6 +326,7 @@ int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, 
         const int row = y * columns + q * d.block_w + i;
         const bool exists = oy0 + y < d.oh && ox0 + i < d.ow;
         const int oy = (oy0 + y) * d.step_y + d.at_y, ox = (ox0 + i) * d.step_x + d.at_x;
+        s.places[row] = {slot * out.h + oy, ox};
         s.offsets[row] = exists ? (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch : -1;
         s.block_of[row] = blocks[q];
       }

@@ -124,7 +124,7 @@ void Plan::element_rows(Element &e, int from, int to, Scratch &s) {
         if (!dirty) continue;
         changed = d.kind == SKP_MUL ? typed->mul(p) : typed->sum(p);
       }
-      if (changed) out.mark(pixel);
+      if (changed) out.mark(r, x);
     }
   }
 }

@@ -81,7 +81,8 @@ struct TypedKernels {
 struct Kernels {
   int group;                    // pixels that a GEMM takes at a time
   // acc (n rounded up to a group, kChunk) = sum over taps and channels; px: n pixels' receptive
-  // fields, float32; ahead: weights of what comes next, of which `lines` cache lines are fetched per 4 steps.
+  // fields, float32; ahead: weights of what comes next, of which `lines` cache lines are fetched in
+  // every 4 steps.
   void (*gemm)(const void *const *px, int n, const int *taps, int ntaps, int channels,
                const float *w, int width, float *acc, const char *ahead, int lines);
   void (*depthwise)(const void *const *px, int n, const int *taps, int ntaps, const float *w,
@@ -95,8 +96,8 @@ struct Kernels {
     void (*output)(const float *products, int64_t plane, int rows, int columns, int width,
                    float *acc);
   } winograd[2];                // T = 2, T = 4
-  // Copies rows, `step` bytes apart, to where nobody reads before long: past the caches, if `to` and
-  // `bytes` are multiples of 64.
+  // Copies rows, `step` bytes apart, to where nobody reads before long: past the caches, if `to`
+  // and `bytes` are multiples of 64.
   void (*stream)(void *to, const void *from, int rows, int64_t bytes, int64_t step);
   TypedKernels of[2];           // float32, bfloat16
   // gemm on pairs of channels, bfloat16; w (taps, pairs, width, 2). Null where there is no

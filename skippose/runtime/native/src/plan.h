@@ -1,5 +1,6 @@
 // A plan in memory: maps, operations in levels, and what runs them.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <memory>
@@ -45,9 +46,9 @@ struct Map {
   std::vector<float> written;                   // (S, c, h, w), of maps that a caller reads
   bool stale = true;                            // written is not what the map was a frame ago
 
-  void mark(int64_t pixel) {
-    raise_flag(dirty + pixel);
-    raise_flag(rows + pixel / w);
+  void mark(int64_t row, int x) {
+    raise_flag(dirty + row * w + x);
+    raise_flag(rows + row);
     raise_flag(&any);
   }
 };
@@ -92,6 +93,13 @@ struct Conv {
   int64_t macs_per_output = 0;
   bool active = false;                          // its gate runs in this frame
 
+  struct Block {                                // the outputs of one that exist
+    int y0, y1, x0, x1;
+  };
+  Block outputs_of(int by, int bx) const {
+    return {by * d.block_h, std::min((by + 1) * d.block_h, d.oh), bx * d.block_w,
+            std::min((bx + 1) * d.block_w, d.ow)};
+  }
   struct Corner {
     int slot, y, x;
   };
@@ -127,6 +135,10 @@ struct Scratch {                                // one for each thread
   std::vector<int32_t> above;                   // see Plan::bound
   std::vector<const void *> pixels, rows_of;
   std::vector<int64_t> offsets;
+  struct At {
+    int32_t row, x;
+  };
+  std::vector<At> places;                       // output of the list -> its row of the map, column
   std::vector<uint8_t> flags, add, wanted;
   std::vector<const void *> sources;
   std::vector<float> coefs;
@@ -170,17 +182,20 @@ class Plan {
 
   // gate.cpp: which blocks run
   void gate_rows(Conv &c, int from, int to, Scratch &s);
-  struct Look;
-  bool above(const Conv &c, const Look &at, const float *power, int row_out, Scratch &s) const;
-  void measure_row(const Conv &c, const Look &at, int r, const uint8_t *where, float *power) const;
-  int bound(Conv &c, int slot, int by, int bx, Scratch &s);
-  bool decide_bounded(Conv &c, int slot, int by, int bx, int row_out, Scratch &s);
   bool decide(Conv &c, int slot, int by, int bx, Scratch &s);
   bool decide_linear(Conv &c, int slot, int by, int bx);
   bool decide_output(Conv &c, int slot, int by, int bx, Scratch &s);
   void hold_block(Conv &c, int slot, int by, int bx);
   void add_skips(Conv &c, int slot, int by, int bx, Scratch &s);
   float linear_at(const Conv &c, int slot, int oy, int ox, bool change);
+
+  // norm_gate.cpp
+  struct Look;
+  bool above(const Conv &c, const Look &at, const float *power, int row_out, Scratch &s) const;
+  void measure_row(const Conv &c, const Look &at, int r, const uint8_t *where, float *power) const;
+  int bound(Conv &c, int slot, int by, int bx, Scratch &s);
+  bool decide_bounded(Conv &c, int slot, int by, int bx, int row_out, Scratch &s);
+  bool decide_norm(Conv &c, int slot, int by, int bx, Scratch &s);
 
   // conv.cpp: running them
   void conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s);
@@ -209,7 +224,7 @@ class Plan {
 
   // run.cpp: a frame, phase by phase
   bool compare_frame(const float *frame);
-  void frame_row(int row);
+  void frame_row(int row, uint8_t *changed);
   void run_task(const Task &task, int thread);
   bool next_phase();
   void plan_gates();

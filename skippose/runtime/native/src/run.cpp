@@ -23,6 +23,24 @@ bool finite(const float *v, size_t n) {
   return !bad;
 }
 
+// narrow() and back of a finite number, without a branch.
+inline float rounded(float v) {
+  uint32_t bits;
+  memcpy(&bits, &v, 4);
+  bits = (bits + 0x7fffu + ((bits >> 16) & 1)) & 0xffff0000u;
+  memcpy(&v, &bits, 4);
+  return v;
+}
+
+// Flags what differs; in half precision the map holds what the last frame rounds to.
+void compare(const float *__restrict now, const float *__restrict last, int n, bool half,
+             uint8_t *__restrict changed) {
+  if (half)
+    for (int x = 0; x < n; x++) changed[x] |= rounded(now[x]) != rounded(last[x]);
+  else
+    for (int x = 0; x < n; x++) changed[x] |= now[x] != last[x];
+}
+
 }  // namespace
 
 // Lists the rows that differ from the last frame's; false for NaN or Inf in one of them.
@@ -45,28 +63,21 @@ bool Plan::compare_frame(const float *frame) {
   return true;
 }
 
-void Plan::frame_row(int row) {
+void Plan::frame_row(int row, uint8_t *changed) {
   Map &m = maps[0];
   const int slot = row / m.h, y = row % m.h;
   const size_t plane = (size_t)m.h * m.w;
   const float *from = frame_ + (size_t)slot * m.c * plane + (size_t)y * m.w;
   float *last = last_frame_ + (size_t)slot * m.c * plane + (size_t)y * m.w;
-  for (int c = 0; c < m.c; c++) memcpy(last + c * plane, from + c * plane, sizeof(float) * m.w);
+  memset(changed, 0, m.w);
+  for (int c = 0; c < m.c; c++, last += plane) {
+    compare(from + c * plane, last, m.w, half, changed);
+    memcpy(last, from + c * plane, sizeof(float) * m.w);
+  }
   for (int x = 0; x < m.w; x++) {
-    const int64_t pixel = (int64_t)row * m.w + x, at = pixel * m.pitch;
-    bool changed = false;
-    for (int c = 0; c < m.c; c++) {
-      const float v = from[c * plane + x];
-      if (half) {
-        bf16 r;
-        narrow(v, &r);
-        changed |= widen(r) != widen(((bf16 *)m.data)[at + c]);
-      } else {
-        changed |= v != ((float *)m.data)[at + c];
-      }
-    }
-    if (!changed) continue;
-    m.mark(pixel);
+    if (!changed[x]) continue;
+    const int64_t at = ((int64_t)row * m.w + x) * m.pitch;
+    m.mark(row, x);
     if (m.before)
       memcpy(m.before + at * element_size, m.data + at * element_size, m.pitch * element_size);
     for (int c = 0; c < m.c; c++) {
@@ -82,7 +93,7 @@ void Plan::run_task(const Task &t, int thread) {
   Scratch &s = scratch_[thread];
   switch (t.kind) {
     case Task::kFrameRow:
-      for (int i = t.from; i < t.to; i++) frame_row(changed_rows_[i]);
+      for (int i = t.from; i < t.to; i++) frame_row(changed_rows_[i], s.wanted.data());
       break;
     case Task::kGate: gate_rows(*convs[t.index], t.from, t.to, s); break;
     case Task::kElement: element_rows(*elements[t.index], t.from, t.to, s); break;

@@ -5,8 +5,8 @@
 namespace skp {
 namespace {
 
-// Outputs of a whole map from which on the products saved outweigh the larger weights that are read,
-// also where a tenth of it is open.
+// Outputs of a whole map from which on the products saved outweigh the larger weights that are
+// read, also where a tenth of it is open.
 constexpr int kLeast2 = 128, kLeast4 = 1024;
 
 // (f(p0), ..., f(infinity)) of f = a + bx + cxx, each over the product of its point's distances to
@@ -55,8 +55,8 @@ void winograd_weights(int tile, const float *w, float *out, int64_t plane) {
   for (int i = 0; i < n * n; i++) out[i * plane] = (float)all[i];
 }
 
-// The GEMM of one chunk, as Kernels::gemm: patches (count) of blocks, of rows of `widths` pixels, to
-// s.acc, in the order of list_outputs. s.transformed holds the patches' transforms already if `again`.
+// The GEMM of one chunk, as Kernels::gemm: patches (count) of blocks, in rows of `widths` pixels, to
+// s.acc, in the order of list_outputs. s.transformed holds their transforms already if `again`.
 void Plan::winograd_chunk(const Conv &c, int chunk, const void *const *patches, const int *widths,
                           int count, bool again, const char *ahead, int lines, Scratch &s) const {
   const SkpConv &d = c.d;

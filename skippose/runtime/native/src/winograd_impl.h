@@ -1,7 +1,7 @@
 // Winograd's F(2x2, 3x3) and F(4x4, 3x3): the outputs of a tile of a 3x3 convolution by 16 products
 // instead of 36, and by 36 instead of 144. Lavin, Gray: Fast Algorithms for Convolutional Neural
-// Networks (CVPR 2016), sections 4.1 and 4.3; polynomials through 0, 1, -1 and through the points of
-// winograd_points.h. Included by kernels_impl.h.
+// Networks (CVPR 2016), sections 4.1 and 4.3; polynomials through 0, 1, -1 and through the points
+// of winograd_points.h. Included by kernels_impl.h.
 #include "winograd_points.h"
 
 namespace skp {

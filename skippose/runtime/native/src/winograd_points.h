@@ -1,6 +1,6 @@
-// Where F(4x4, 3x3) evaluates its polynomials: 0, +-kNear, +-kFar and infinity. With these its error
-// is that of float32 sums, some times less than with the 1 and 2 of the paper; and their powers, as
-// they are needed, are exact in float32.
+// Where F(4x4, 3x3) evaluates its polynomials: 0, +-kNear, +-kFar and infinity. With these its
+// rounding is a few times that of float32 sums, and less than with the 1 and 2 of the paper; their
+// powers, as they are needed, are exact in float32.
 #pragma once
 
 namespace skp {
