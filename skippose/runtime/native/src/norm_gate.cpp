@@ -34,7 +34,8 @@ float largest_norm(const Conv &c, const float *power, int outputs, int channels,
   return d.p == 2 ? sqrtf(largest) : largest;
 }
 
-// Bounds of what pixels are from what is held: what they were, and how far they moved since.
+// How far pixels are from what is held, after what moved in this frame: where that was nothing
+// before, just that; elsewhere at most the sum, whose sign is negative.
 void add_moved(const Map &x, int64_t first, int n, float *power) {
   constexpr float kRounding = 1 + 1e-5f;  // a bound must not lie below what is summed otherwise
   for (int i = 0; i < n; i++) {
@@ -42,7 +43,7 @@ void add_moved(const Map &x, int64_t first, int n, float *power) {
     const float *moved = x.moved + (first + i) * x.planes;
     float sum = moved[0];
     for (int k = 1; k < x.planes; k++) sum += moved[k];
-    power[i] = -(fabsf(power[i]) + sum * kRounding);
+    power[i] = power[i] == 0 ? sum : -(fabsf(power[i]) + sum * kRounding);
   }
 }
 
@@ -129,14 +130,16 @@ bool Plan::decide_bounded(Conv &c, int slot, int by, int bx, int row_out, Scratc
   float *power = c.power + at.block * c.patch_h * c.patch_w;
   for (; row_out < at.b.y1 - at.b.y0; row_out++) {
     if (!at.reads_changed(d, row_out) || !above(c, at, power, row_out, s)) continue;
+    bool measured = false;
     for (int ky = 0; ky < d.kh; ky++) {
       const int r = row_out * d.sh + ky * d.dh;
       const float *known = power + (int64_t)r * c.patch_w + at.xa;
       bool any = false;
       for (int i = 0; i < at.xb - at.xa; i++) any |= s.wanted[i] = signbit(known[i]);
       if (any) measure_row(c, at, r, s.wanted.data(), power);
+      measured |= any;
     }
-    if (above(c, at, power, row_out, s)) return true;
+    if (!measured || above(c, at, power, row_out, s)) return true;
   }
   return false;
 }
