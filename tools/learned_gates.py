@@ -41,6 +41,9 @@ LONG = [BATCH.format(16), "train_dataloader.num_workers=2", "optim_wrapper.optim
 LONG += [ITERS.format(120)]
 # Goes on from a network that has learnt to live with less skipping.
 ANNEALED = ["load_from=configs/small/hrnet_small_joint-25.pth", ITERS.format(360)]
+# And on from there, at half the learning rate.
+TWICE = ["load_from=configs/small/hrnet_small_joint-annealed.pth", "randomness.seed=1"]
+TWICE += ["optim_wrapper.optimizer.lr=0.01"]
 
 ROWS: dict[str, tuple[str, list[str]]] = {
     "learned thresholds/0.25": ("learned-norm", []),
@@ -72,6 +75,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "joint, block 4/0.1": ("joint", [BLOCK.format(4), EPS.format(0.45)]),
     "joint, jitter/0.1": ("joint-jitter", []),
     "joint, annealed/0.1": ("joint", ANNEALED),
+    "joint, annealed twice/0.1": ("joint", TWICE),
     "joint, annealed, block 4/0.1": ("joint", [*ANNEALED, BLOCK.format(4)]),
     "long norm/27": ("trained-norm", LONG),
     "long dense/27": ("trained-norm-twin", LONG),
