@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skippose.gates.base import BlockMode, Gate, Source, no_autocast, one_of
-from skippose.ops.geometry import Convolution, accumulation_dtype
+from skippose.ops.geometry import Convolution, accumulation_dtype, no_grad
 from skippose.ops.norms import channel_power, finish_norm, window_power
 
 Scale = Literal["relative", "absolute"]
@@ -85,7 +85,7 @@ class NormGate(Gate):
         total = columns.pow(self.p).sum(1)
         return (total / columns.shape[1] if self.normalize else total) ** (1 / self.p)
 
-    @torch.no_grad()
+    @no_grad()
     def measure(self, x: Tensor, response: Tensor) -> Tensor | None:
         if self.scale == "absolute":
             return None
@@ -120,12 +120,12 @@ class InputNormGate(NormGate):
         return self._plain_norm(change.flatten(1, 2))
 
     def score(self, change: Tensor, conv: Convolution) -> Tensor:
-        with no_autocast(change), torch.no_grad():
+        with no_autocast(change), no_grad():
             return self.finish(channel_power(change, self.p), conv, change.shape[1])
 
     def finish(self, power: Tensor, conv: Convolution, channels: int) -> Tensor:
         """From powers summed over channels, (N, 1, H, W), to scores (N, 1, H', W')."""
-        with no_autocast(power), torch.no_grad():
+        with no_autocast(power), no_grad():
             count = channels * math.prod(conv.geometry.kernel_size)
             collected = window_power(power, conv.geometry, self.p)
             return finish_norm(collected, self.p, count, self.normalize)
@@ -172,7 +172,7 @@ class ExactNormGate(NormGate):
         return self._plain_norm(response)
 
     def score(self, change: Tensor, conv: Convolution) -> Tensor:
-        with no_autocast(change), torch.no_grad():
+        with no_autocast(change), no_grad():
             power = channel_power(change, self.p)
             return finish_norm(power, self.p, change.shape[1], self.normalize)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ContextDecorator
 from dataclasses import dataclass, replace
 
 import torch
@@ -158,6 +159,25 @@ def autocasts(x: Tensor) -> bool:
         return torch.is_autocast_enabled(x.device.type)
     except TypeError:  # torch before 2.4
         return torch.is_autocast_cpu_enabled() if x.is_cpu else torch.is_autocast_enabled()
+
+
+class no_grad(ContextDecorator):
+    """``torch.no_grad``; nothing where no gradient is recorded anyway.
+
+    An exported program would keep every switch, and exporting takes time in their square.
+    """
+
+    def _recreate_cm(self) -> no_grad:
+        return no_grad()
+
+    def __enter__(self) -> None:
+        self._recorded = torch.is_grad_enabled()
+        if self._recorded:
+            torch.set_grad_enabled(False)
+
+    def __exit__(self, *error: object) -> None:
+        if self._recorded:
+            torch.set_grad_enabled(True)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

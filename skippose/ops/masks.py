@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skippose.ops.geometry import ConvGeometry
+from skippose.ops.geometry import ConvGeometry, no_grad
 
 
 def pool_blocks(score: Tensor, block: tuple[int, int]) -> Tensor:
@@ -25,7 +24,7 @@ def expand_blocks(mask: Tensor, block: tuple[int, int], size: tuple[int, int]) -
     return mask[..., : size[0], : size[1]]
 
 
-@torch.no_grad()
+@no_grad()
 def changed_outputs(x: Tensor, x_before: Tensor, geometry: ConvGeometry) -> Tensor:
     """Outputs whose receptive field differs from the frame before in any element.
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skippose.ops.geometry import ConvGeometry, accumulation_dtype
+from skippose.ops.geometry import ConvGeometry, accumulation_dtype, no_grad
 from skippose.ops.masks import dilate
 
 
-@torch.no_grad()
+@no_grad()
 def channel_power(change: Tensor, p: float) -> Tensor:
     """Sum over channels of ``|change|^p`` (their maximum for p = inf), channels kept as one.
 

@@ -5,12 +5,15 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
 from skippose.ops.schedule import Schedule
+from skippose.runtime.capture import capture
 from skippose.runtime.export import can_export
+from skippose.runtime.functional import PlanStep
 from skippose.runtime.functional_engine import FunctionalEngine
 
 torch.set_num_threads(1)
@@ -84,6 +87,26 @@ def test_an_exported_step_is_the_stream(gate, reference, make_lively):
         torch.testing.assert_close(state, before, rtol=0, atol=0)  # no side effect
         state = after
     assert 0 < stream.report().sparsity < 1, "live gates"
+
+
+class NoSwitching(TorchFunctionMode):
+    """Fails where recording of gradients is turned on or off."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        assert func is not torch._C._set_grad_enabled
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("gate", "reference"), [(g, r) for g in GATES for r in POLICIES])
+def test_a_step_to_be_exported_switches_no_gradients(gate, reference, make_lively):
+    """Each switch would be a part of the program, and exporting takes time in their square."""
+    net, video = make_net(gate, reference, make_lively), make_video(1, 2)
+    step = PlanStep(capture(net, video[0]), Schedule(cut=0.9))
+    state = step.initial_state(2)
+    with torch.no_grad(), NoSwitching():
+        step(video[0], state)
+    with pytest.raises(AssertionError), NoSwitching():
+        step(video[0], state)
 
 
 @needs_export
