@@ -107,6 +107,26 @@ def test_layer_by_layer(
     assert check.masks_near < 0.01 * check.masks_seen
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("reference", POLICIES)
+@pytest.mark.parametrize("gate", ["input", "gumbel"])
+def test_blocks_of_one_output(
+    gate, reference, slots, isa, follow, make_lively, make_moving_video
+) -> None:
+    """Four of them run as one where any of them is open; the closed ones keep what they hold."""
+    dense = nn.Sequential(
+        nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 16, 3, padding=1)
+    )
+    net = skippose.convert(make_lively(dense), GATES[gate](1), reference=reference).eval()
+    video = make_moving_video(5, slots, (21, 19)).repeat(1, 1, 6, 1, 1)[:, :, :16]
+    options = dict(kind=NativeEngine, threads=2)
+    check = follow(net, video[0], Schedule(), 2e-5, 2e-5, **options)
+    for frame in video:
+        check.step(frame)
+    assert 0.02 < densities(check) < 0.98, "live gates"
+    assert check.masks_near < 0.01 * check.masks_seen
+
+
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("block", [2, 4])
 @pytest.mark.parametrize("gate", ["input", "exact", "gumbel"])

@@ -65,12 +65,7 @@ int Plan::add_conv(const SkpConv &desc) {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in], &out = maps[d.out];
   c.taps = d.kh * d.kw;
-  c.blocks_y = (d.oh + d.block_h - 1) / d.block_h;
-  c.blocks_x = (d.ow + d.block_w - 1) / d.block_w;
-  c.blocks = c.blocks_y * c.blocks_x;
-  c.patch_h = (d.block_h - 1) * d.sh + (d.kh - 1) * d.dh + 1;
-  c.patch_w = (d.block_w - 1) * d.sw + (d.kw - 1) * d.dw + 1;
-  c.patch = (int64_t)c.patch_h * c.patch_w * x.pitch;
+  (Grid &)c = c.run = Grid(d, x.pitch, d.block_h, d.block_w);
   c.holes = d.dh > 1 || d.dw > 1 || d.sh > d.kh || d.sw > d.kw;
   const bool norm = d.gate == SKP_INPUT_NORM, own = d.gate == SKP_OUTPUT;
   c.keeps_held = norm && !d.previous && !d.frame_source;
@@ -91,8 +86,9 @@ int Plan::add_conv(const SkpConv &desc) {
   c.half_patch = half && !d.previous && (c.pairs || c.tile);
   c.im2col = c.tiles && x.pitch % 32 != 0;
   c.k32 = c.im2col ? round_up(c.taps * x.c, 32) / 32 : x.pitch / 32;
+  if (c.tile > d.block_h) c.run = Grid(d, x.pitch, c.tile, c.tile);
   c.products = c.tile ? (c.tile + 2) * (c.tile + 2) : c.taps;
-  c.batch = std::max(1, (c.tile ? 2 * kPixels : kPixels) / (d.block_h * d.block_w));
+  c.batch = std::max(1, (c.tile ? 2 * kPixels : kPixels) / (c.run.block_h * c.run.block_w));
   c.macs_per_output = (int64_t)c.taps * per_group_in * out.c;
   pack(c);
   convs.push_back(std::move(made));
@@ -237,7 +233,8 @@ void Plan::allocate(Conv &c) {
   c.open_map = work.of<uint8_t>(blocks);
   c.mask = work.of<uint8_t>(blocks);
   c.open_rows = work.of<int32_t>(blocks);
-  c.open = work.of<int32_t>(blocks);
+  c.open = c.running = work.of<int32_t>(blocks);
+  if (c.run.blocks != c.blocks) c.running = work.of<int32_t>((size_t)slots * c.run.blocks);
   c.row_count = work.of<int32_t>((size_t)slots * c.blocks_y);
   if (c.measures) c.sums = work.of<double>(blocks * (d.scale_of_output ? c.chunks.size() : 1));
   if (c.looks) c.looked = work.of<int64_t>((size_t)slots * c.blocks_y);
@@ -311,17 +308,17 @@ void Plan::finish() {
   size_t transformed = 0, products = 0, blocks_x = 0;
   for (const auto &p : convs) {
     const Conv &c = *p;
-    const size_t batch = c.batch, n = batch * c.d.block_h * c.d.block_w;
+    const size_t batch = c.batch, n = batch * c.run.block_h * c.run.block_w;
     outputs = std::max(outputs, n);
     blocks_x = std::max(blocks_x, (size_t)c.blocks_x);
-    patch = std::max(patch, batch * c.patch);
+    patch = std::max(patch, batch * c.run.patch);
     power = std::max({power, (size_t)c.patch_h * c.patch_w, (size_t)maps[c.d.in].w, n});
     if (c.tile) {
       const size_t planes = c.products * (n / (c.tile * c.tile));
       transformed = std::max(transformed, planes * maps[c.d.in].pitch);
       products = std::max(products, (planes + 32) * kChunk);
     }
-    if (half) half_patch = std::max(half_patch, (size_t)c.patch);
+    if (half) half_patch = std::max(half_patch, (size_t)c.run.patch);
     if (c.tiles) {
       const size_t pitch = c.im2col ? c.k32 * 32 : maps[c.d.in].pitch;
       const size_t padded = (n + 31) / 32 * 32, columns = batch * c.d.block_w;

@@ -38,11 +38,11 @@ inline void fetch(const void *from, int64_t bytes) {
 
 // A block's input with its halo where it lies in its map; null where it reaches beyond the map, or
 // where the kernels need it in another form.
-const void *Plan::in_place(const Conv &c, int64_t block) const {
+const void *Plan::in_place(const Conv &c, const Grid &g, int64_t block) const {
   const Map &x = maps[c.d.in];
-  const auto [slot, iy0, ix0] = c.corner(block);
+  const auto [slot, iy0, ix0] = g.corner(block);
   if (c.d.previous || half != c.half_patch) return nullptr;
-  if (iy0 < 0 || ix0 < 0 || iy0 + c.patch_h > x.h || ix0 + c.patch_w > x.w) return nullptr;
+  if (iy0 < 0 || ix0 < 0 || iy0 + g.patch_h > x.h || ix0 + g.patch_w > x.w) return nullptr;
   return x.data + (((int64_t)slot * x.h + iy0) * x.w + ix0) * x.pitch * element_size;
 }
 
@@ -53,61 +53,79 @@ void Plan::hold(const Conv &c, int64_t block, const void *patch, int width) cons
                   width * pixel);
 }
 
-// The same, a copy of it as a patch.
-void Plan::gather(const Conv &c, int64_t block, void *patch) const {
+// The same of the open blocks among those that run as one, whose input is given.
+void Plan::hold_open(const Conv &c, int64_t block, const void *patch, int width) const {
+  if (c.run.blocks == c.blocks) return hold(c, block, patch, width);
+  const int64_t pixel = maps[c.d.in].pitch * element_size;
+  const int slot = block / c.run.blocks, at = block % c.run.blocks;
+  const Grid::Block b = c.run.outputs_of(at / c.run.blocks_x, at % c.run.blocks_x);
+  for (int y = b.y0; y < b.y1; y += c.block_h)
+    for (int x = b.x0; x < b.x1; x += c.block_w) {
+      const int64_t own = ((int64_t)slot * c.blocks_y + y / c.block_h) * c.blocks_x + x / c.block_w;
+      const int64_t corner = (int64_t)(y - b.y0) * c.sh * width + (x - b.x0) * c.sw;
+      if (c.open_map[own]) hold(c, own, (const char *)patch + corner * pixel, width);
+    }
+}
+
+// A copy of a block's input as a patch.
+void Plan::gather(const Conv &c, const Grid &g, int64_t block, void *patch) const {
   const Map &x = maps[c.d.in];
-  const auto [slot, iy0, ix0] = c.corner(block);
-  const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
-  const int ya = std::max(0, -iy0), yb = std::min(c.patch_h, x.h - iy0);
+  const auto [slot, iy0, ix0] = g.corner(block);
+  const int xa = std::max(0, -ix0), xb = std::min(g.patch_w, x.w - ix0);
+  const int ya = std::max(0, -iy0), yb = std::min(g.patch_h, x.h - iy0);
   const size_t pixel = x.pitch * element_size;
-  if (xa > 0 || ya > 0 || xb < c.patch_w || yb < c.patch_h)
-    memset(patch, 0, c.patch * element_size);
+  if (xa > 0 || ya > 0 || xb < g.patch_w || yb < g.patch_h)
+    memset(patch, 0, g.patch * element_size);
   if (xb > xa)
     for (int r = ya; r < yb; r++)
-      memcpy((char *)patch + ((int64_t)r * c.patch_w + xa) * pixel,
+      memcpy((char *)patch + ((int64_t)r * g.patch_w + xa) * pixel,
              x.data + (((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa) * pixel,
              (xb - xa) * pixel);
 }
 
 // A copy in float32: of x, or under `previous` of its change since the last frame.
-void Plan::gather_float(const Conv &c, int64_t block, float *patch) const {
+void Plan::gather_float(const Conv &c, const Grid &g, int64_t block, float *patch) const {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in];
-  const auto [slot, iy0, ix0] = c.corner(block);
+  const auto [slot, iy0, ix0] = g.corner(block);
   const bool change = d.previous && !dense_[slot];
-  if (!half && !change) return gather(c, block, patch);
-  const int xa = std::max(0, -ix0), xb = std::min(c.patch_w, x.w - ix0);
-  memset(patch, 0, sizeof(float) * c.patch);
+  if (!half && !change) return gather(c, g, block, patch);
+  const int xa = std::max(0, -ix0), xb = std::min(g.patch_w, x.w - ix0);
+  memset(patch, 0, sizeof(float) * g.patch);
   if (xb <= xa) return;
-  for (int r = std::max(0, -iy0); r < std::min(c.patch_h, x.h - iy0); r++) {
+  for (int r = std::max(0, -iy0); r < std::min(g.patch_h, x.h - iy0); r++) {
     const int64_t pixel = ((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa;
     const int64_t first = pixel * x.pitch * element_size;
     typed->delta(x.data + first, change ? x.before + first : nullptr, x.dirty + pixel, xb - xa,
-                 x.pitch, patch + ((int64_t)r * c.patch_w + xa) * x.pitch);
+                 x.pitch, patch + ((int64_t)r * g.patch_w + xa) * x.pitch);
   }
 }
 
 // Where each output of some blocks reads and writes: fills s.pixels, s.places, s.offsets and
 // s.block_of; `width` is the pixels of a row of the patches. In Winograd's form all outputs of a
-// block are listed, those beyond the map without an offset.
-int Plan::list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
-                       int width, Scratch &s) const {
+// block are listed, those beyond the map or of a closed one of the gate's blocks without an offset.
+int Plan::list_outputs(const Conv &c, const Grid &g, const int32_t *blocks, int count,
+                       const void *const *patches, int width, Scratch &s) const {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in], &out = maps[d.out];
   const int64_t pixel = x.pitch * (c.half_patch ? sizeof(bf16) : sizeof(float));
   int n = 0;
   for (int q = 0; q < count; q++) {
-    const int slot = blocks[q] / c.blocks, block = blocks[q] % c.blocks;
-    const int oy0 = block / c.blocks_x * d.block_h, ox0 = block % c.blocks_x * d.block_w;
-    const int real_y = std::min(d.block_h, d.oh - oy0), real_x = std::min(d.block_w, d.ow - ox0);
-    const int ys = c.tile ? d.block_h : real_y, xs = c.tile ? d.block_w : real_x;
+    const int slot = blocks[q] / g.blocks, block = blocks[q] % g.blocks;
+    const int oy0 = block / g.blocks_x * g.block_h, ox0 = block % g.blocks_x * g.block_w;
+    const int real_y = std::min(g.block_h, d.oh - oy0), real_x = std::min(g.block_w, d.ow - ox0);
+    const int ys = c.tile ? g.block_h : real_y, xs = c.tile ? g.block_w : real_x;
+    auto open = [&](int oy, int ox) {
+      const int64_t row = (int64_t)slot * c.blocks_y + oy / c.block_h;
+      return g.blocks == c.blocks || c.open_map[row * c.blocks_x + ox / c.block_w];
+    };
     for (int y = 0; y < ys; y++)
       for (int i = 0; i < xs; i++, n++) {
         s.pixels[n] =
             (const char *)patches[q] + ((int64_t)y * d.sh * width + i * d.sw) * pixel;
         const int oy = (oy0 + y) * d.step_y + d.at_y, ox = (ox0 + i) * d.step_x + d.at_x;
         s.places[n] = {slot * out.h + oy, ox};
-        s.offsets[n] = y < real_y && i < real_x
+        s.offsets[n] = y < real_y && i < real_x && open(oy0 + y, ox0 + i)
                            ? (((int64_t)slot * out.h + oy) * out.w + ox) * out.pitch
                            : -1;
         s.block_of[n] = blocks[q];
@@ -123,7 +141,7 @@ void Plan::finish_chunk(Conv &c, int chunk, int n, Scratch &s) {
   const Chunk &k = c.chunks[chunk];
   if (c.measures && d.scale_of_output)
     for (int i = 0; i < n; i++) {
-      if (s.offsets[i] < 0 || !dense_[s.block_of[i] / c.blocks]) continue;
+      if (s.offsets[i] < 0 || !dense_[s.block_of[i] / c.run.blocks]) continue;
       float sum;
       kernels->of[0].power(s.acc.data() + (int64_t)i * kChunk, nullptr, nullptr, 1, kChunk,
                            std::min(k.width, out.c - k.first), 1, &sum);
@@ -209,11 +227,12 @@ void Plan::direct_chunk(const Conv &c, int chunk, const int *taps, int n, const 
 
 void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   const SkpConv &d = c.d;
+  const Grid &g = c.run;
   const Map &x = maps[d.in];
   const int64_t bytes = c.half_patch ? sizeof(bf16) : sizeof(float);
   int taps[2][512];                             // in a patch, in the map
   for (int t = 0; t < c.taps; t++) {
-    taps[0][t] = ((t / d.kw) * d.dh * c.patch_w + (t % d.kw) * d.dw) * x.pitch;
+    taps[0][t] = ((t / d.kw) * d.dh * g.patch_w + (t % d.kw) * d.dw) * x.pitch;
     taps[1][t] = ((t / d.kw) * d.dh * x.w + (t % d.kw) * d.dw) * x.pitch;
   }
   const void *patches[2 * kPixels];
@@ -222,33 +241,33 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
     const int count = std::min(c.batch, to - i);
     bool inside = true;
     for (int q = 0; q < count; q++) {
-      patches[q] = in_place(c, c.open[i + q]);
+      patches[q] = in_place(c, g, c.running[i + q]);
       inside &= patches[q] != nullptr;
     }
     for (int q = 0; q < count; q++) {
-      const int32_t block = c.open[i + q];
+      const int32_t block = c.running[i + q];
       const bool lies = patches[q] && (inside || c.tile);  // a GEMM has the same taps for all
-      widths[q] = lies ? x.w : c.patch_w;
+      widths[q] = lies ? x.w : g.patch_w;
       const void *kept = patches[q];
       if (!lies) {
-        char *patch = (char *)s.patch.data() + q * c.patch * bytes;
+        char *patch = (char *)s.patch.data() + q * g.patch * bytes;
         if (c.half_patch || (!half && !d.previous)) {
-          gather(c, block, patch);
+          gather(c, g, block, patch);
           kept = patch;
         } else {
-          if (c.held && c0 == 0) gather(c, block, s.half_patch.data());
-          gather_float(c, block, (float *)patch);
+          if (c.held && c0 == 0) gather(c, g, block, s.half_patch.data());
+          gather_float(c, g, block, (float *)patch);
           kept = s.half_patch.data();
         }
         patches[q] = patch;
       }
-      if (c.held && c0 == 0) hold(c, block, kept, widths[q]);
+      if (c.held && c0 == 0) hold_open(c, block, kept, widths[q]);
     }
-    const int n = list_outputs(c, c.open + i, count, patches, widths[0], s);
+    const int n = list_outputs(c, g, c.running + i, count, patches, widths[0], s);
     memset(s.flags.data(), 0, n);
     if (maps[d.out].moved) memset(s.moved.data(), 0, sizeof(float) * n);
     if (d.previous)
-      for (int p = 0; p < n; p++) s.add[p] = !dense_[s.block_of[p] / c.blocks];
+      for (int p = 0; p < n; p++) s.add[p] = !dense_[s.block_of[p] / g.blocks];
     int shifted = 0;
     for (int k = c0; k < c1; k++) {
       const Chunk &chunk = c.chunks[k];
@@ -297,7 +316,7 @@ int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, 
   const int lines = shared ? d.block_h + d.kh - 1 : d.block_h;
   for (int q = 0; q < count; q++) {
     const bf16 *patch = s.half_patch.data();
-    gather(c, blocks[q], s.half_patch.data());
+    gather(c, c, blocks[q], s.half_patch.data());
     if (keep) hold(c, blocks[q], patch, c.patch_w);
     if (shared) {
       for (int kx = 0; kx < d.kw; kx++)

@@ -37,7 +37,7 @@ bool field_changed(const Conv &c, const Map &x, int slot, int oy, int ox) {
   return false;
 }
 
-bool block_changed(const Conv &c, const Map &x, int slot, const Conv::Block &b) {
+bool block_changed(const Conv &c, const Map &x, int slot, const Grid::Block &b) {
   const SkpConv &d = c.d;
   if (c.holes) {
     for (int oy = b.y0; oy < b.y1; oy++)
@@ -63,7 +63,7 @@ void Plan::gate_rows(Conv &c, int from, int to, Scratch &s) {
   for (int r = from; r < to; r++) {
     const int slot = r / c.blocks_y, by = r % c.blocks_y;
     const bool forced = dense_[slot] != 0;
-    const Conv::Block rows = c.outputs_of(by, 0);
+    const Grid::Block rows = c.outputs_of(by, 0);
     const Span ys = input_span(rows.y0, rows.y1, d.sh, d.top, d.kh, d.dh, x.h);
     const uint8_t *in_rows = x.rows + (int64_t)slot * x.h;
     const bool input = any_of(in_rows, ys.begin, ys.end);
@@ -86,7 +86,7 @@ void Plan::gate_rows(Conv &c, int from, int to, Scratch &s) {
       s.above[bx] =
           block_changed(c, x, slot, c.outputs_of(by, bx)) ? bound(c, slot, by, bx, s) : -1;
     for (int bx = 0; bx < c.blocks_x; bx++) {
-      const Conv::Block b = c.outputs_of(by, bx);
+      const Grid::Block b = c.outputs_of(by, bx);
       bool open = forced;
       if (!forced && c.masked) {
         open = c.mask[(int64_t)r * c.blocks_x + bx];
@@ -151,7 +151,7 @@ float Plan::linear_at(const Conv &c, int slot, int oy, int ox, bool change) {
 
 bool Plan::decide_linear(Conv &c, int slot, int by, int bx) {
   const SkpConv &d = c.d;
-  const Conv::Block b = c.outputs_of(by, bx);
+  const Grid::Block b = c.outputs_of(by, bx);
   const bool change = d.previous && !d.frame_source;
   float largest = -INFINITY;
   for (int oy = b.y0; oy < b.y1; oy++)
@@ -168,7 +168,7 @@ bool Plan::decide_output(Conv &c, int slot, int by, int bx, Scratch &s) {
   const Map &out = maps[d.out];
   const int32_t block = slot * c.blocks + by * c.blocks_x + bx;
   const bool change = d.previous && !d.frame_source;
-  gather_float(c, block, s.patch.data());
+  gather_float(c, c, block, s.patch.data());
   if (d.previous && d.frame_source) {  // the gate looks at the frame, the layer at its change
     const Map &x = maps[d.in];
     const auto [own, iy0, ix0] = c.corner(block);
@@ -182,7 +182,7 @@ bool Plan::decide_output(Conv &c, int slot, int by, int bx, Scratch &s) {
       }
   }
   const void *patch = s.patch.data();
-  const int n = list_outputs(c, &block, 1, &patch, c.patch_w, s);
+  const int n = list_outputs(c, c, &block, 1, &patch, c.patch_w, s);
   s.power.assign(std::max(s.power.size(), (size_t)n), 0);
   std::vector<int> taps(c.taps);
   for (int t = 0; t < c.taps; t++)
@@ -223,7 +223,7 @@ bool Plan::decide_output(Conv &c, int slot, int by, int bx, Scratch &s) {
 // The block will be computed from x, with which its gate then compares: nothing has changed since.
 void Plan::hold_block(Conv &c, int slot, int by, int bx) {
   const SkpConv &d = c.d;
-  const Conv::Block b = c.outputs_of(by, bx);
+  const Grid::Block b = c.outputs_of(by, bx);
   if (c.linear)
     for (int oy = b.y0; oy < b.y1; oy++)
       for (int ox = b.x0; ox < b.x1; ox++)
@@ -238,7 +238,7 @@ void Plan::hold_block(Conv &c, int slot, int by, int bx) {
 void Plan::add_skips(Conv &c, int slot, int by, int bx, Scratch &s) {
   const SkpConv &d = c.d;
   Map &out = maps[d.out];
-  const Conv::Block b = c.outputs_of(by, bx);
+  const Grid::Block b = c.outputs_of(by, bx);
   static const float zeros[kChunk] = {};
   for (int oy = b.y0; oy < b.y1; oy++)
     for (int ox = b.x0; ox < b.x1; ox++) {

@@ -69,7 +69,7 @@ struct Plan::Look {
   int64_t first(int r) const { return ((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa; }
 
   const Map &x;
-  const Conv::Block b;
+  const Grid::Block b;
   const int slot;
   const int64_t block;
   const int iy0, ix0, xa, xb;                   // columns of the patch that the map has

@@ -60,14 +60,46 @@ struct Chunk {
   int64_t weight, half_weight;                  // where its weights begin
 };
 
-struct Conv {
-  SkpConv d;
-  int taps, products;                           // products: weights of two channels as packed
-  int tile;                                     // of Winograd's form, or 0
+// Outputs in blocks, and the input of each.
+struct Grid {
+  int block_h, block_w;
   int blocks_y, blocks_x, blocks;               // blocks: of one slot
-  int batch;                                    // blocks that run together
   int patch_h, patch_w;                         // input of a block, halo included
   int64_t patch;                                // elements of it
+  int oh, ow, sh, sw, top, left;
+
+  Grid() = default;
+  Grid(const SkpConv &d, int pitch, int block_h, int block_w)
+      : block_h(block_h), block_w(block_w), blocks_y((d.oh + block_h - 1) / block_h),
+        blocks_x((d.ow + block_w - 1) / block_w), blocks(blocks_y * blocks_x),
+        patch_h((block_h - 1) * d.sh + (d.kh - 1) * d.dh + 1),
+        patch_w((block_w - 1) * d.sw + (d.kw - 1) * d.dw + 1),
+        patch((int64_t)patch_h * patch_w * pitch), oh(d.oh), ow(d.ow), sh(d.sh), sw(d.sw),
+        top(d.top), left(d.left) {}
+
+  struct Block {                                // the outputs of one that exist
+    int y0, y1, x0, x1;
+  };
+  Block outputs_of(int by, int bx) const {
+    return {by * block_h, std::min((by + 1) * block_h, oh), bx * block_w,
+            std::min((bx + 1) * block_w, ow)};
+  }
+  struct Corner {
+    int slot, y, x;
+  };
+  Corner corner(int64_t block) const {          // of a block's input, halo included
+    const int at = block % blocks;
+    return {(int)(block / blocks), at / blocks_x * block_h * sh - top,
+            at % blocks_x * block_w * sw - left};
+  }
+};
+
+struct Conv : Grid {                            // of its gate
+  SkpConv d;
+  Grid run;                                     // of what runs together: one of the gate's or some
+  int taps, products;                           // products: weights of two channels as packed
+  int tile;                                     // of Winograd's form, or 0
+  int batch;                                    // blocks of `run` in one GEMM
   bool holes, depthwise, tiles, pairs, half_patch, im2col, needs_z, z_float, keeps_held;
   bool measures, looks;
   bool bounded = false;                         // its gate reads how far its input moved
@@ -87,27 +119,13 @@ struct Conv {
   bool masked = false;
   int32_t *open_rows = nullptr, *open = nullptr, *row_count = nullptr;
   int nopen = 0;
+  int32_t *running = nullptr;                   // blocks of `run` of which any is open
+  int nrunning = 0;
   double *sums = nullptr;                       // (S, blocks) |x|, or (S, blocks, chunks) |w*x|
   int64_t *looked = nullptr;                    // (S, blocks_y)
   int64_t *counts = nullptr;                    // (S, 2)
   int64_t macs_per_output = 0;
   bool active = false;                          // its gate runs in this frame
-
-  struct Block {                                // the outputs of one that exist
-    int y0, y1, x0, x1;
-  };
-  Block outputs_of(int by, int bx) const {
-    return {by * d.block_h, std::min((by + 1) * d.block_h, d.oh), bx * d.block_w,
-            std::min((bx + 1) * d.block_w, d.ow)};
-  }
-  struct Corner {
-    int slot, y, x;
-  };
-  Corner corner(int64_t block) const {          // of a block's input, halo included
-    const int at = block % blocks;
-    return {(int)(block / blocks), at / blocks_x * d.block_h * d.sh - d.top,
-            at % blocks_x * d.block_w * d.sw - d.left};
-  }
 };
 
 struct Element {
@@ -200,14 +218,15 @@ class Plan {
   // conv.cpp: running them
   void conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s);
   void conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s);
-  const void *in_place(const Conv &c, int64_t block) const;
+  const void *in_place(const Conv &c, const Grid &g, int64_t block) const;
   void hold(const Conv &c, int64_t block, const void *patch, int width) const;
-  void gather(const Conv &c, int64_t block, void *patch) const;
-  void gather_float(const Conv &c, int64_t block, float *patch) const;
+  void hold_open(const Conv &c, int64_t block, const void *patch, int width) const;
+  void gather(const Conv &c, const Grid &g, int64_t block, void *patch) const;
+  void gather_float(const Conv &c, const Grid &g, int64_t block, float *patch) const;
   int tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, const bf16 **taps,
                 Scratch &s);
-  int list_outputs(const Conv &c, const int32_t *blocks, int count, const void *const *patches,
-                   int width, Scratch &s) const;
+  int list_outputs(const Conv &c, const Grid &g, const int32_t *blocks, int count,
+                   const void *const *patches, int width, Scratch &s) const;
   void finish_chunk(Conv &c, int chunk, int n, Scratch &s);
   void fetch_chunk(const Conv &c, int chunk, int from, int to, const Scratch &s) const;
   void direct_chunk(const Conv &c, int chunk, const int *taps, int n, const char *ahead, int lines,
@@ -232,6 +251,7 @@ class Plan {
   void plan_convs();
   void finish_gates();
   void list_open(Conv &c);
+  void list_running(Conv &c);
   void measure(Conv &c);
   void add_tasks(const Task &task, int pieces, bool by_chunk);
   void share_tasks();

@@ -191,6 +191,27 @@ void Plan::list_open(Conv &c) {
     c.counts[slot * 2] = outputs;
     c.counts[slot * 2 + 1] = looked;
   }
+  c.nrunning = c.nopen;
+  if (c.run.blocks != c.blocks) list_running(c);
+}
+
+// Those that run as one where any of them is open.
+void Plan::list_running(Conv &c) {
+  const int down = c.run.block_h / c.block_h, across = c.run.block_w / c.block_w;
+  c.nrunning = 0;
+  for (int r = 0; r < slots * c.run.blocks_y; r++) {
+    const int slot = r / c.run.blocks_y, by0 = r % c.run.blocks_y * down;
+    const int by1 = std::min(by0 + down, c.blocks_y);
+    for (int bx = 0; bx < c.run.blocks_x; bx++) {
+      const int width = std::min(across, c.blocks_x - bx * across);
+      bool any = false;
+      for (int by = by0; by < by1; by++) {
+        const int64_t first = ((int64_t)slot * c.blocks_y + by) * c.blocks_x + bx * across;
+        any |= memchr(c.open_map + first, 1, width) != nullptr;
+      }
+      if (any) c.running[c.nrunning++] = r * c.run.blocks_x + bx;
+    }
+  }
 }
 
 // The magnitude that relative thresholds refer to, of the slots that are dense now.
@@ -242,26 +263,26 @@ void Plan::plan_convs() {
     if (!c.active) continue;
     if (any_dense_ && c.measures && !c.d.scale_of_output) measure(c);
     if (!c.nopen) continue;
-    const int area = c.d.block_h * c.d.block_w, chunks = (int)c.chunks.size();
-    const int batches = (c.nopen + c.batch - 1) / c.batch;
-    const double macs = (double)c.nopen * area * c.macs_per_output;
+    const int area = c.run.block_h * c.run.block_w, chunks = (int)c.chunks.size();
+    const int batches = (c.nrunning + c.batch - 1) / c.batch;
+    const double macs = (double)c.nrunning * area * c.macs_per_output;
     const double grain = c.tiles ? kTileGrain : c.pairs ? kPairGrain : kGrain;
     int pieces = 1;
     if (threads_ > 1 && macs > grain / 2)
       pieces = std::max(threads_, std::min(4 * threads_, (int)(macs / grain)));
     // Split the larger of weights and input: each thread reads all of the other.
-    const bool heavy = (double)c.macs_per_output > (double)c.nopen * c.patch;
+    const bool heavy = (double)c.macs_per_output > (double)c.nrunning * c.run.patch;
     const bool by_chunk = chunks > 1 && (heavy || batches < pieces) && chunks >= threads_;
     if (by_chunk) {
       // Each piece transforms its input again.
       const int most = c.tile ? threads_ : 2 * threads_;
-      add_tasks({Task::kConv, step.index, 0, c.nopen, 0, chunks}, std::min(pieces, most), true);
+      add_tasks({Task::kConv, step.index, 0, c.nrunning, 0, chunks}, std::min(pieces, most), true);
     } else {
       // Whole batches.
       pieces = std::min(pieces, batches);
       for (int p = 0; p < pieces; p++) {
         const int from = (int)((int64_t)batches * p / pieces) * c.batch;
-        const int to = std::min(c.nopen, (int)((int64_t)batches * (p + 1) / pieces) * c.batch);
+        const int to = std::min(c.nrunning, (int)((int64_t)batches * (p + 1) / pieces) * c.batch);
         planned_.push_back({{Task::kConv, step.index, from, to, 0, chunks}, p * threads_ / pieces});
       }
     }

@@ -38,11 +38,16 @@ int Plan::winograd_tile(const Conv &c) const {
                    d.sh == 1 && d.sw == 1 && d.dh == 1 && d.dw == 1 &&
                    maps[d.in].pitch % kLane == 0 && maps[d.in].c >= kLane / 2;
   if (!can) return 0;
-  const auto fits = [&](int tile, int least) {
-    return d.block_h % tile == 0 && d.block_w % tile == 0 && d.oh * d.ow >= least;
-  };
+  const int outputs = d.oh * d.ow;
+  const auto fits = [&](int tile) { return d.block_h % tile == 0 && d.block_w % tile == 0; };
+  if (fits(4) && outputs >= kLeast4) return 4;
   // Products of pairs are twice as fast, which is more than tiles of 2x2 save.
-  return fits(4, kLeast4) ? 4 : fits(2, kLeast2) && !c.pairs ? 2 : 0;
+  if (c.pairs || outputs < kLeast2) return 0;
+  // On small maps four blocks of one output run as one: what is open lies together, as larger
+  // blocks of the frame do.
+  const bool single = d.block_h == 1 && d.block_w == 1 && outputs < kLeast4 &&
+                      !(c.measures && d.scale_of_output);
+  return fits(2) || single ? 2 : 0;
 }
 
 // Nine weights of an output and an input channel to 16 or 36, `plane` apart.
@@ -55,14 +60,15 @@ void winograd_weights(int tile, const float *w, float *out, int64_t plane) {
   for (int i = 0; i < n * n; i++) out[i * plane] = (float)all[i];
 }
 
-// The GEMM of one chunk, as Kernels::gemm: patches (count) of blocks, in rows of `widths` pixels, to
-// s.acc, in the order of list_outputs. s.transformed holds their transforms already if `again`.
+// The GEMM of one chunk, as Kernels::gemm: patches (count) of blocks, in rows of `widths` pixels,
+// to s.acc, in the order of list_outputs. s.transformed holds their transforms already if `again`.
 void Plan::winograd_chunk(const Conv &c, int chunk, const void *const *patches, const int *widths,
                           int count, bool again, const char *ahead, int lines, Scratch &s) const {
   const SkpConv &d = c.d;
   const Chunk &k = c.chunks[chunk];
   const Kernels::Winograd &form = kernels->winograd[c.tile == 4];
-  const int pitch = maps[d.in].pitch, rows = d.block_h / c.tile, columns = d.block_w / c.tile;
+  const int pitch = maps[d.in].pitch, rows = c.run.block_h / c.tile,
+            columns = c.run.block_w / c.tile;
   const int each = rows * columns, tiles = count * each, outputs = c.tile * c.tile;
   // A GEMM writes some rows beyond its last, where the next plane's will be.
   const int64_t plane = (int64_t)tiles * pitch, products = (int64_t)tiles * kChunk;
