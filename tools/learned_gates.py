@@ -34,6 +34,7 @@ NETWORK = [f"optim_wrapper.paramwise_cfg.custom_keys.{part}.lr_mult=0.005" for p
 ITERS = "train_cfg.max_iters={}"
 BLOCK = "model.backbone.gate.block={}"
 TARGET = "model.gate_loss.target={}"
+START = "model.backbone.gate.threshold={}"
 BATCH = "train_dataloader.batch_size={}"
 # Shorter clips, and more of them: an iteration sees as many frames.
 CLIPS = {t: [f"train_dataloader.dataset.clip_len={t}", BATCH.format(8 // t)] for t in (4, 2)}
@@ -65,6 +66,10 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         ["model.backbone.gate.source=frame", EPS.format(1.0)],
     ),
     "Gumbel, hold/0.25": ("gumbel", []),
+    "Gumbel, hold/0.4": ("gumbel", [TARGET.format(0.4), START.format(0.06)]),
+    "Gumbel, hold/0.12": ("gumbel", [TARGET.format(0.12), START.format(0.16)]),
+    "Gumbel, previous/0.4": ("gumbel-previous", [TARGET.format(0.4), START.format(0.035)]),
+    "Gumbel, previous/0.1": ("gumbel-previous", [TARGET.format(0.1), START.format(0.11)]),
     "Gumbel, hold, jitter/0.25": ("gumbel-jitter", []),
     "Gumbel, hold, clips of 4/0.25": ("gumbel", CLIPS[4]),
     "Gumbel, hold, clips of 2/0.25": ("gumbel", CLIPS[2]),
