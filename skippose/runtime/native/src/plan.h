@@ -259,6 +259,7 @@ class Plan {
 
   // pool.cpp
   void end_threads();
+  void keep_apart();
   void run_phases();
   void work_loop(int thread);
   void run_shares(int thread);
@@ -291,6 +292,7 @@ class Plan {
 
   // threads
   int threads_;
+  int caller_cpu_ = -1;
   std::vector<std::thread> pool_;
   alignas(64) std::atomic<int> generation_{0};
   alignas(64) std::atomic<int> arrived_{0};

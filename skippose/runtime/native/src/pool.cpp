@@ -77,8 +77,23 @@ void Plan::serve(int thread) {
   }
 }
 
+// A thread that sleeps between frames is woken on the core of who wakes it, where both would share
+// the time for milliseconds: the caller's core is left to the caller.
+void Plan::keep_apart() {
+#ifdef __linux__
+  const int cpu = sched_getcpu();
+  cpu_set_t allowed;
+  if (cpu < 0 || cpu == caller_cpu_ || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+  caller_cpu_ = cpu;
+  if (CPU_COUNT(&allowed) < threads_) return;
+  CPU_CLR(cpu, &allowed);
+  for (std::thread &t : pool_) pthread_setaffinity_np(t.native_handle(), sizeof allowed, &allowed);
+#endif
+}
+
 void Plan::run_phases() {
   if (threads_ > 1) {
+    keep_apart();
     finished_.store(0, std::memory_order_relaxed);
     {
       std::lock_guard<std::mutex> lock(mutex_);
