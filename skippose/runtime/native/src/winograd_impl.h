@@ -7,46 +7,46 @@
 namespace skp {
 namespace {
 
-// (1 0 -1 0, 0 1 1 0, 0 -1 1 0, 0 1 0 -1) times four values that lie `step` apart.
-inline void transform_input(const V *in, int step, V *out, const Tile<2> &) {
-  out[0] = V::sub(in[0], in[2 * step]);
-  out[step] = V::add(in[step], in[2 * step]);
-  out[2 * step] = V::sub(in[2 * step], in[step]);
-  out[3 * step] = V::sub(in[step], in[3 * step]);
+// (1 0 -1 0, 0 1 1 0, 0 -1 1 0, 0 1 0 -1) times four values.
+inline void transform_input(const V *in, V *out, const Tile<2> &) {
+  out[0] = V::sub(in[0], in[2]);
+  out[1] = V::add(in[1], in[2]);
+  out[2] = V::sub(in[2], in[1]);
+  out[3] = V::sub(in[1], in[3]);
 }
 
 // (1 1 1 0, 0 1 -1 -1)
-inline void transform_output(const V *in, int step, V *out, int to, const Tile<2> &) {
-  out[0] = V::add(V::add(in[0], in[step]), in[2 * step]);
-  out[to] = V::sub(V::sub(in[step], in[2 * step]), in[3 * step]);
+inline void transform_output(const V *in, V *out, int to, const Tile<2> &) {
+  out[0] = V::add(V::add(in[0], in[1]), in[2]);
+  out[to] = V::sub(V::sub(in[1], in[2]), in[3]);
 }
 
 // (aabb 0 -aa-bb 0 1 0, 0 -abb -bb a 1 0, 0 abb -bb -a 1 0, 0 -aab -aa b 1 0, 0 aab -aa -b 1 0,
 //  0 aabb 0 -aa-bb 0 1)
-inline void transform_input(const V *in, int step, V *out, const Tile<4> &) {
+inline void transform_input(const V *in, V *out, const Tile<4> &) {
   constexpr float a = kNear, b = kFar, aa = a * a, bb = b * b;
-  const V x1 = in[step], x2 = in[2 * step], x3 = in[3 * step], x4 = in[4 * step];
+  const V x1 = in[1], x2 = in[2], x3 = in[3], x4 = in[4];
   const V outer = V::set(aa * bb), inner = V::set(-aa - bb);
   out[0] = V::fma(inner, x2, V::fma(outer, in[0], x4));
-  out[5 * step] = V::fma(inner, x3, V::fma(outer, x1, in[5 * step]));
+  out[5] = V::fma(inner, x3, V::fma(outer, x1, in[5]));
   const V even_a = V::fma(V::set(-bb), x2, x4), even_b = V::fma(V::set(-aa), x2, x4);
   const V odd_a = V::mul(V::set(a), V::fma(V::set(-bb), x1, x3));
   const V odd_b = V::mul(V::set(b), V::fma(V::set(-aa), x1, x3));
-  out[step] = V::add(even_a, odd_a);
-  out[2 * step] = V::sub(even_a, odd_a);
-  out[3 * step] = V::add(even_b, odd_b);
-  out[4 * step] = V::sub(even_b, odd_b);
+  out[1] = V::add(even_a, odd_a);
+  out[2] = V::sub(even_a, odd_a);
+  out[3] = V::add(even_b, odd_b);
+  out[4] = V::sub(even_b, odd_b);
 }
 
 // (1 1 1 1 1 0, 0 a -a b -b 0, 0 aa aa bb bb 0, 0 aaa -aaa bbb -bbb 1)
-inline void transform_output(const V *in, int step, V *out, int to, const Tile<4> &) {
+inline void transform_output(const V *in, V *out, int to, const Tile<4> &) {
   constexpr float a = kNear, b = kFar, aa = a * a, bb = b * b;
-  const V plus_a = V::add(in[step], in[2 * step]), minus_a = V::sub(in[step], in[2 * step]);
-  const V plus_b = V::add(in[3 * step], in[4 * step]), minus_b = V::sub(in[3 * step], in[4 * step]);
+  const V plus_a = V::add(in[1], in[2]), minus_a = V::sub(in[1], in[2]);
+  const V plus_b = V::add(in[3], in[4]), minus_b = V::sub(in[3], in[4]);
   out[0] = V::add(in[0], V::add(plus_a, plus_b));
   out[to] = V::fma(V::set(a), minus_a, V::mul(V::set(b), minus_b));
   out[2 * to] = V::fma(V::set(aa), plus_a, V::mul(V::set(bb), plus_b));
-  out[3 * to] = V::fma(V::set(a * aa), minus_a, V::fma(V::set(b * bb), minus_b, in[5 * step]));
+  out[3 * to] = V::fma(V::set(a * aa), minus_a, V::fma(V::set(b * bb), minus_b, in[5]));
 }
 
 template <int T, class E>
@@ -65,14 +65,14 @@ void winograd_input(const void *patch, int patch_w, int pitch, int rows, int col
           for (int y = 0; y < N; y++)
             column[y] = V::load(corner + ((int64_t)y * patch_w + x) * pitch + c);
           V moved[N];
-          transform_input(column, 1, moved, Tile<T>());
+          transform_input(column, moved, Tile<T>());
 #pragma GCC unroll 6
           for (int y = 0; y < N; y++) lines[y * N + x] = moved[y];
         }
 #pragma GCC unroll 6
         for (int y = 0; y < N; y++) {
           V moved[N];
-          transform_input(lines + y * N, 1, moved, Tile<T>());
+          transform_input(lines + y * N, moved, Tile<T>());
 #pragma GCC unroll 6
           for (int x = 0; x < N; x++) moved[x].store(out + (y * N + x) * plane + c);
         }
@@ -94,12 +94,12 @@ void winograd_output(const float *in, int64_t plane, int rows, int columns, int 
           V column[N];
 #pragma GCC unroll 6
           for (int y = 0; y < N; y++) column[y] = V::load(in + (y * N + x) * plane + c);
-          transform_output(column, 1, lines + x, N, Tile<T>());
+          transform_output(column, lines + x, N, Tile<T>());
         }
 #pragma GCC unroll 4
         for (int y = 0; y < T; y++) {
           V moved[T];
-          transform_output(lines + y * N, 1, moved, 1, Tile<T>());
+          transform_output(lines + y * N, moved, 1, Tile<T>());
 #pragma GCC unroll 4
           for (int x = 0; x < T; x++) moved[x].store(out + y * line + x * kChunk + c);
         }
