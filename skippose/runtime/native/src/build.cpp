@@ -78,17 +78,17 @@ int Plan::add_conv(const SkpConv &desc) {
   c.z_float = d.previous || !half;
   const int per_group_out = out.c / d.groups, per_group_in = x.c / d.groups;
   c.depthwise = d.groups > 1 && per_group_in == 1 && per_group_out == 1 && x.pitch % kLane == 0;
-  c.tiles = half && amx && !d.previous && !own && d.groups == 1;
-  c.pairs = half && !c.tiles && kernels->gemm_pairs && !d.previous && !own && !c.depthwise &&
+  c.amx = half && amx && !d.previous && !own && d.groups == 1;
+  c.pairs = half && !c.amx && kernels->gemm_pairs && !d.previous && !own && !c.depthwise &&
             per_group_in % 2 == 0 && x.pitch % 2 == 0;
-  c.tile = winograd_tile(c);
-  c.pairs = c.pairs && !c.tile;
-  c.half_patch = half && !d.previous && (c.pairs || c.tile);
-  c.im2col = c.tiles && x.pitch % 32 != 0;
+  c.winograd = winograd_side(c);
+  c.pairs = c.pairs && !c.winograd;
+  c.half_patch = half && !d.previous && (c.pairs || c.winograd);
+  c.im2col = c.amx && x.pitch % 32 != 0;
   c.k32 = c.im2col ? round_up(c.taps * x.c, 32) / 32 : x.pitch / 32;
-  if (c.tile > d.block_h) c.run = Grid(d, x.pitch, c.tile, c.tile);
-  c.products = c.tile ? (c.tile + 2) * (c.tile + 2) : c.taps;
-  c.batch = std::max(1, (c.tile ? 2 * kPixels : kPixels) / (c.run.block_h * c.run.block_w));
+  if (c.winograd > d.block_h) c.run = Grid(d, x.pitch, c.winograd, c.winograd);
+  c.products = c.winograd ? (c.winograd + 2) * (c.winograd + 2) : c.taps;
+  c.batch = std::max(1, (c.winograd ? 2 * kPixels : kPixels) / (c.run.block_h * c.run.block_w));
   c.macs_per_output = (int64_t)c.taps * per_group_in * out.c;
   pack(c);
   convs.push_back(std::move(made));
@@ -122,12 +122,12 @@ void Plan::pack(Conv &c) {
     return d.weight[((int64_t)o * per_in + i % per_in) * c.taps + t];
   };
   auto rounded = [&](float v) {
-    if (!half || d.previous || c.tile) return v;
+    if (!half || d.previous || c.winograd) return v;
     bf16 r;
     narrow(v, &r);
     return widen(r);
   };
-  if (c.tiles) {
+  if (c.amx) {
     c.half_weight = weights.of<bf16>(half_size);
     for (const Chunk &k : c.chunks) {
       bf16 *w = c.half_weight + k.half_weight;
@@ -165,8 +165,8 @@ void Plan::pack(Conv &c) {
           float taps[512];
           for (int t = 0; t < c.taps; t++)
             taps[t] = rounded(at(channel, c.depthwise ? channel : k.in + i, t));
-          if (c.tile)
-            winograd_weights(c.tile, taps, w, plane);
+          if (c.winograd)
+            winograd_weights(c.winograd, taps, w, plane);
           else
             for (int t = 0; t < c.taps; t++) w[t * plane] = taps[t];
         }
@@ -293,7 +293,7 @@ void Plan::finish() {
       Conv &c = *convs[s.index];
       auto same = std::find_if(waiting.begin(), waiting.end(), [&](const Conv *n) {
         return n->macs_per_output == c.macs_per_output && n->chunks.size() == c.chunks.size() &&
-               n->taps == c.taps && n->tiles == c.tiles && n->pairs == c.pairs;
+               n->taps == c.taps && n->amx == c.amx && n->pairs == c.pairs;
       });
       if (same != waiting.end()) {
         c.next = *same;
@@ -313,13 +313,13 @@ void Plan::finish() {
     blocks_x = std::max(blocks_x, (size_t)c.blocks_x);
     patch = std::max(patch, batch * c.run.patch);
     power = std::max({power, (size_t)c.patch_h * c.patch_w, (size_t)maps[c.d.in].w, n});
-    if (c.tile) {
-      const size_t planes = c.products * (n / (c.tile * c.tile));
+    if (c.winograd) {
+      const size_t planes = c.products * (n / (c.winograd * c.winograd));
       transformed = std::max(transformed, planes * maps[c.d.in].pitch);
       products = std::max(products, (planes + 32) * kChunk);
     }
     if (half) half_patch = std::max(half_patch, (size_t)c.run.patch);
-    if (c.tiles) {
+    if (c.amx) {
       const size_t pitch = c.im2col ? c.k32 * 32 : maps[c.d.in].pitch;
       const size_t padded = (n + 31) / 32 * 32, columns = batch * c.d.block_w;
       const size_t shared = c.d.kw * ((c.d.kh - 1) * columns + padded) * pitch;

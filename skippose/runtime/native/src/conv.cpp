@@ -114,7 +114,7 @@ int Plan::list_outputs(const Conv &c, const Grid &g, const int32_t *blocks, int 
     const int slot = blocks[q] / g.blocks, block = blocks[q] % g.blocks;
     const int oy0 = block / g.blocks_x * g.block_h, ox0 = block % g.blocks_x * g.block_w;
     const int real_y = std::min(g.block_h, d.oh - oy0), real_x = std::min(g.block_w, d.ow - ox0);
-    const int ys = c.tile ? g.block_h : real_y, xs = c.tile ? g.block_w : real_x;
+    const int ys = c.winograd ? g.block_h : real_y, xs = c.winograd ? g.block_w : real_x;
     auto open = [&](int oy, int ox) {
       const int64_t row = (int64_t)slot * c.blocks_y + oy / c.block_h;
       return g.blocks == c.blocks || c.open_map[row * c.blocks_x + ox / c.block_w];
@@ -246,7 +246,7 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
     }
     for (int q = 0; q < count; q++) {
       const int32_t block = c.running[i + q];
-      const bool lies = patches[q] && (inside || c.tile);  // a GEMM has the same taps for all
+      const bool lies = patches[q] && (inside || c.winograd);  // a GEMM has the same taps for all
       widths[q] = lies ? x.w : g.patch_w;
       const void *kept = patches[q];
       if (!lies) {
@@ -284,10 +284,10 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
         const int64_t each = c.pairs ? sizeof(bf16) : sizeof(float);
         const int64_t size = c.products * each * chunk.channels * chunk.width;
         const char *next = c.next ? chunk_weight(*c.next, c0) : nullptr;
-        const int rows = c.tile ? n / (c.tile * c.tile) : n;
+        const int rows = c.winograd ? n / (c.winograd * c.winograd) : n;
         const Ahead ahead =
             fetch_ahead(k, c1, i + c.batch >= to, (rows + 7) / 8, 8, 8, size, w, next);
-        if (c.tile)
+        if (c.winograd)
           winograd_chunk(c, k, patches, widths, count, k > c0, ahead.at, ahead.lines, s);
         else
           direct_chunk(c, k, taps[inside], n, ahead.at, ahead.lines, s);
@@ -300,7 +300,7 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
 
 // The blocks' input as rows for the tiles, one matrix for each tap; rows go line by line of all
 // blocks (y, block, x). At stride 1 the taps of a column share theirs. Returns the rows' number.
-int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, const bf16 **taps,
+int Plan::amx_rows(const Conv &c, const int32_t *blocks, int count, bool keep, const bf16 **taps,
                     Scratch &s) {
   const SkpConv &d = c.d;
   const Map &x = maps[d.in], &out = maps[d.out];
@@ -353,11 +353,11 @@ int Plan::tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, 
   return n;
 }
 
-void Plan::conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
+void Plan::conv_amx(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   const SkpConv &d = c.d;
   const bf16 *taps[512];
   for (int i = from; i < to; i += c.batch) {
-    const int n = tile_rows(c, c.open + i, std::min(c.batch, to - i), c.held && c0 == 0, taps, s);
+    const int n = amx_rows(c, c.open + i, std::min(c.batch, to - i), c.held && c0 == 0, taps, s);
     memset(s.flags.data(), 0, n);
     if (maps[d.out].moved) memset(s.moved.data(), 0, sizeof(float) * n);
     for (int k = c0; k < c1; k++) {

@@ -52,12 +52,13 @@ void add_moved(const Map &x, int64_t first, int n, float *power) {
 // A block's input and what its gate knows of it.
 struct Plan::Look {
   Look(const Plan &plan, const Conv &c, int slot, int by, int bx)
-      : x(plan.maps[c.d.in]), b(c.outputs_of(by, bx)), slot(slot),
-        block((int64_t)slot * c.blocks + by * c.blocks_x + bx), iy0(b.y0 * c.d.sh - c.d.top),
-        ix0(b.x0 * c.d.sw - c.d.left), xa(std::max(0, -ix0)), xb(std::min(c.patch_w, x.w - ix0)) {}
+      : x(plan.maps[c.d.in]), b(c.outputs_of(by, bx)), corner(c.corner(slot, by, bx)),
+        block((int64_t)slot * c.blocks + by * c.blocks_x + bx), xa(std::max(0, -corner.x)),
+        xb(std::min(c.patch_w, x.w - corner.x)) {}
 
-  bool has_row(int r) const { return xb > xa && iy0 + r >= 0 && iy0 + r < x.h; }
-  bool row_changed(int r) const { return x.rows[(int64_t)slot * x.h + iy0 + r]; }
+  bool has_row(int r) const { return xb > xa && corner.y + r >= 0 && corner.y + r < x.h; }
+  int64_t row(int r) const { return (int64_t)corner.slot * x.h + corner.y + r; }
+  bool row_changed(int r) const { return x.rows[row(r)]; }
   // Whether a row of outputs reads one that changed; if not, it was below the limit before.
   bool reads_changed(const SkpConv &d, int row_out) const {
     for (int ky = 0; ky < d.kh; ky++) {
@@ -66,19 +67,19 @@ struct Plan::Look {
     }
     return false;
   }
-  int64_t first(int r) const { return ((int64_t)slot * x.h + iy0 + r) * x.w + ix0 + xa; }
+  int64_t first(int r) const { return row(r) * x.w + corner.x + xa; }
 
   const Map &x;
   const Grid::Block b;
-  const int slot;
+  const Grid::Corner corner;
   const int64_t block;
-  const int iy0, ix0, xa, xb;                   // columns of the patch that the map has
+  const int xa, xb;                             // columns of the patch that the map has
 };
 
 // Whether a row of outputs has a norm, or a bound of one, above the limit.
 bool Plan::above(const Conv &c, const Look &at, const float *power, int row_out,
                  Scratch &s) const {
-  const float limit = c.d.eps * (c.d.relative ? c.scale[at.slot] : 1);
+  const float limit = c.d.eps * (c.d.relative ? c.scale[at.corner.slot] : 1);
   const float *from = power + (int64_t)row_out * c.d.sh * c.patch_w;
   return largest_norm(c, from, at.b.x1 - at.b.x0, at.x.c, s.columns.data()) * c.d.gain > limit;
 }

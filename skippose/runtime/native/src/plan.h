@@ -87,10 +87,12 @@ struct Grid {
   struct Corner {
     int slot, y, x;
   };
-  Corner corner(int64_t block) const {          // of a block's input, halo included
+  Corner corner(int slot, int by, int bx) const {  // of a block's input, halo included
+    return {slot, by * block_h * sh - top, bx * block_w * sw - left};
+  }
+  Corner corner(int64_t block) const {
     const int at = block % blocks;
-    return {(int)(block / blocks), at / blocks_x * block_h * sh - top,
-            at % blocks_x * block_w * sw - left};
+    return corner((int)(block / blocks), at / blocks_x, at % blocks_x);
   }
 };
 
@@ -98,15 +100,15 @@ struct Conv : Grid {                            // of its gate
   SkpConv d;
   Grid run;                                     // of what runs together: one of the gate's or some
   int taps, products;                           // products: weights of two channels as packed
-  int tile;                                     // of Winograd's form, or 0
+  int winograd;                                 // side of its tiles, or 0
   int batch;                                    // blocks of `run` in one GEMM
-  bool holes, depthwise, tiles, pairs, half_patch, im2col, needs_z, z_float, keeps_held;
+  bool holes, depthwise, amx, pairs, half_patch, im2col, needs_z, z_float, keeps_held;
   bool measures, looks;
   bool bounded = false;                         // its gate reads how far its input moved
   std::vector<Chunk> chunks;
   float *weight = nullptr, *bias = nullptr, *scale_o = nullptr, *shift_o = nullptr, *phi = nullptr;
-  bf16 *half_weight = nullptr;                  // of tiles or pairs
-  int k32 = 0;                                  // of tiles: input channels / 32
+  bf16 *half_weight = nullptr;                  // of AMX or pairs
+  int k32 = 0;                                  // of AMX: input channels / 32
   const Conv *next = nullptr;                   // whose weights are fetched ahead
 
   char *z = nullptr;                            // (S, out map) or null: the output map itself
@@ -217,13 +219,13 @@ class Plan {
 
   // conv.cpp: running them
   void conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s);
-  void conv_tiles(Conv &c, int from, int to, int c0, int c1, Scratch &s);
+  void conv_amx(Conv &c, int from, int to, int c0, int c1, Scratch &s);
   const void *in_place(const Conv &c, const Grid &g, int64_t block) const;
   void hold(const Conv &c, int64_t block, const void *patch, int width) const;
   void hold_open(const Conv &c, int64_t block, const void *patch, int width) const;
   void gather(const Conv &c, const Grid &g, int64_t block, void *patch) const;
   void gather_float(const Conv &c, const Grid &g, int64_t block, float *patch) const;
-  int tile_rows(const Conv &c, const int32_t *blocks, int count, bool keep, const bf16 **taps,
+  int amx_rows(const Conv &c, const int32_t *blocks, int count, bool keep, const bf16 **taps,
                 Scratch &s);
   int list_outputs(const Conv &c, const Grid &g, const int32_t *blocks, int count,
                    const void *const *patches, int width, Scratch &s) const;
@@ -234,7 +236,7 @@ class Plan {
   void mark_changed(Conv &c, int n, int c0, int c1, Scratch &s);
 
   // winograd.cpp
-  int winograd_tile(const Conv &c) const;
+  int winograd_side(const Conv &c) const;
   void winograd_chunk(const Conv &c, int chunk, const void *const *patches, const int *widths,
                       int count, bool again, const char *ahead, int lines, Scratch &s) const;
 

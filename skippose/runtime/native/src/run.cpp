@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kGrain = 8e5;            // MACs that are worth a task of their own, float32
 constexpr double kPairGrain = 1.6e6;      // on pairs
-constexpr double kTileGrain = 5e6;        // on tiles
+constexpr double kAmxGrain = 5e6;
 constexpr int64_t kGateGrain = 8192;      // elements of the input that are worth one
 
 bool finite(const float *v, size_t n) {
@@ -99,8 +99,8 @@ void Plan::run_task(const Task &t, int thread) {
     case Task::kElement: element_rows(*elements[t.index], t.from, t.to, s); break;
     case Task::kConv: {
       Conv &c = *convs[t.index];
-      if (c.tiles)
-        conv_tiles(c, t.from, t.to, t.c0, t.c1, s);
+      if (c.amx)
+        conv_amx(c, t.from, t.to, t.c0, t.c1, s);
       else
         conv_blocks(c, t.from, t.to, t.c0, t.c1, s);
     }
@@ -266,7 +266,7 @@ void Plan::plan_convs() {
     const int area = c.run.block_h * c.run.block_w, chunks = (int)c.chunks.size();
     const int batches = (c.nrunning + c.batch - 1) / c.batch;
     const double macs = (double)c.nrunning * area * c.macs_per_output;
-    const double grain = c.tiles ? kTileGrain : c.pairs ? kPairGrain : kGrain;
+    const double grain = c.amx ? kAmxGrain : c.pairs ? kPairGrain : kGrain;
     int pieces = 1;
     if (threads_ > 1 && macs > grain / 2)
       pieces = std::max(threads_, std::min(4 * threads_, (int)(macs / grain)));
@@ -275,7 +275,7 @@ void Plan::plan_convs() {
     const bool by_chunk = chunks > 1 && (heavy || batches < pieces) && chunks >= threads_;
     if (by_chunk) {
       // Each piece transforms its input again.
-      const int most = c.tile ? threads_ : 2 * threads_;
+      const int most = c.winograd ? threads_ : 2 * threads_;
       add_tasks({Task::kConv, step.index, 0, c.nrunning, 0, chunks}, std::min(pieces, most), true);
     } else {
       // Whole batches.

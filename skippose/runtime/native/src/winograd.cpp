@@ -32,9 +32,9 @@ void evaluate(int tile, double a, double b, double c, double *to, int apart) {
 
 // The side of the tiles in which a convolution runs, 0 for none. It holds for every frame: so an
 // output is to the bit the same whichever other blocks are open.
-int Plan::winograd_tile(const Conv &c) const {
+int Plan::winograd_side(const Conv &c) const {
   const SkpConv &d = c.d;
-  const bool can = !c.tiles && d.gate != SKP_OUTPUT && d.groups == 1 && d.kh == 3 && d.kw == 3 &&
+  const bool can = !c.amx && d.gate != SKP_OUTPUT && d.groups == 1 && d.kh == 3 && d.kw == 3 &&
                    d.sh == 1 && d.sw == 1 && d.dh == 1 && d.dw == 1 &&
                    maps[d.in].pitch % kLane == 0 && maps[d.in].c >= kLane / 2;
   if (!can) return 0;
@@ -66,10 +66,10 @@ void Plan::winograd_chunk(const Conv &c, int chunk, const void *const *patches, 
                           int count, bool again, const char *ahead, int lines, Scratch &s) const {
   const SkpConv &d = c.d;
   const Chunk &k = c.chunks[chunk];
-  const Kernels::Winograd &form = kernels->winograd[c.tile == 4];
-  const int pitch = maps[d.in].pitch, rows = c.run.block_h / c.tile,
-            columns = c.run.block_w / c.tile;
-  const int each = rows * columns, tiles = count * each, outputs = c.tile * c.tile;
+  const Kernels::Winograd &form = kernels->winograd[c.winograd == 4];
+  const int pitch = maps[d.in].pitch, rows = c.run.block_h / c.winograd,
+            columns = c.run.block_w / c.winograd;
+  const int each = rows * columns, tiles = count * each, outputs = c.winograd * c.winograd;
   // A GEMM writes some rows beyond its last, where the next plane's will be.
   const int64_t plane = (int64_t)tiles * pitch, products = (int64_t)tiles * kChunk;
   float *in = s.transformed.data(), *out = s.products.data();
