@@ -35,6 +35,7 @@ ITERS = "train_cfg.max_iters={}"
 BLOCK = "model.backbone.gate.block={}"
 TARGET = "model.gate_loss.target={}"
 START = "model.backbone.gate.threshold={}"
+PREVIOUS = [TARGET.format(0.2), START.format(0.07), "model.backbone.reference=previous"]
 BATCH = "train_dataloader.batch_size={}"
 # Shorter clips, and more of them: an iteration sees as many frames.
 CLIPS = {t: [f"train_dataloader.dataset.clip_len={t}", BATCH.format(8 // t)] for t in (4, 2)}
@@ -42,6 +43,7 @@ LONG = [BATCH.format(16), "train_dataloader.num_workers=2", "optim_wrapper.optim
 LONG += [ITERS.format(120)]
 # Goes on from a network that has learnt to live with less skipping.
 ANNEALED = ["load_from=configs/small/hrnet_small_joint-25.pth", ITERS.format(360)]
+CLIPS_OF_16 = ["train_dataloader.dataset.clip_len=16", BATCH.format(8)]  # as many frames
 # And on from there, at half the learning rate.
 TWICE = ["load_from=configs/small/hrnet_small_joint-annealed.pth", "randomness.seed=1"]
 TWICE += ["optim_wrapper.optimizer.lr=0.01"]
@@ -68,9 +70,17 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "Gumbel, hold/0.25": ("gumbel", []),
     "Gumbel, hold/0.4": ("gumbel", [TARGET.format(0.4), START.format(0.06)]),
     "Gumbel, hold/0.12": ("gumbel", [TARGET.format(0.12), START.format(0.16)]),
+    "Gumbel, hold/0.17": ("gumbel", [TARGET.format(0.17), START.format(0.13)]),
+    "Gumbel, hold, second seed/0.17": (
+        "gumbel",
+        [TARGET.format(0.17), START.format(0.13), "randomness.seed=1"],
+    ),
     "Gumbel, previous/0.4": ("gumbel-previous", [TARGET.format(0.4), START.format(0.035)]),
     "Gumbel, previous/0.1": ("gumbel-previous", [TARGET.format(0.1), START.format(0.11)]),
     "Gumbel, hold, jitter/0.25": ("gumbel-jitter", []),
+    "Gumbel, hold, jitter, second seed/0.25": ("gumbel-jitter", ["randomness.seed=1"]),
+    "Gumbel, previous, jitter/0.2": ("gumbel-jitter", PREVIOUS),
+    "Gumbel, hold, second seed/0.25": ("gumbel", ["randomness.seed=1"]),
     "Gumbel, hold, clips of 4/0.25": ("gumbel", CLIPS[4]),
     "Gumbel, hold, clips of 2/0.25": ("gumbel", CLIPS[2]),
     # For an accelerator: sixteen clips an iteration.
@@ -81,6 +91,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "joint, jitter/0.1": ("joint-jitter", []),
     "joint, annealed/0.1": ("joint", ANNEALED),
     "joint, annealed twice/0.1": ("joint", TWICE),
+    "joint, annealed, second seed/0.1": ("joint", [*ANNEALED, "randomness.seed=1"]),
+    "joint, annealed, clips of 16/0.1": ("joint", [*ANNEALED, *CLIPS_OF_16]),
     "joint, annealed, block 4/0.1": ("joint", [*ANNEALED, BLOCK.format(4)]),
     "long norm/27": ("trained-norm", LONG),
     "long dense/27": ("trained-norm-twin", LONG),
