@@ -11,6 +11,8 @@ from urllib.error import URLError
 from _options import build_runner, draw_poses, load_config, parser
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.runner import find_latest_checkpoint
 
 import skippose  # noqa: F401  (registers its models, data sets and metrics)
 
@@ -22,7 +24,8 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from a checkpoint; without a value, from the latest in the work directory",
+        help="go on from a checkpoint; without a value, from the latest in the work directory, "
+        "or from the config's load_from where there is none yet",
     )
     options.add_argument("--amp", action="store_true", help="automatic mixed precision")
     options.add_argument("--no-validate", action="store_true", help="train without validation")
@@ -52,9 +55,8 @@ def merge(args: argparse.Namespace) -> Config:
         else:
             config.optim_wrapper.type = "AmpOptimWrapper"
             config.optim_wrapper.setdefault("loss_scale", "dynamic")
-    if args.resume is not None:
-        config.resume = True
-        config.load_from = None if args.resume == "auto" else args.resume
+    if args.resume not in (None, "auto"):
+        config.resume, config.load_from = True, args.resume
     if args.auto_scale_lr:
         if "auto_scale_lr" not in config:
             raise SystemExit("--auto-scale-lr needs auto_scale_lr.base_batch_size in the config")
@@ -62,6 +64,15 @@ def merge(args: argparse.Namespace) -> Config:
     if args.show or args.show_dir is not None:
         draw_poses(config, args, show=args.show)
     config.merge_from_dict(args.cfg_options)
+    if args.resume == "auto":
+        # mmengine takes the latest checkpoint where load_from is None, and random weights where
+        # there is no such checkpoint either.
+        config.resume = find_latest_checkpoint(config.work_dir) is not None
+        if config.resume:
+            config.load_from = None
+        else:
+            start = config.get("load_from") or "random weights (load_from=None)"
+            print_log(f"--resume: no checkpoint in {config.work_dir} yet; starts from {start}")
     return config
 
 

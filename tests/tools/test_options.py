@@ -63,7 +63,6 @@ def test_no_option_is_missing(tool, capsys, monkeypatch):
     [
         [],
         ["--work-dir", "somewhere/else", "--amp", "--auto-scale-lr"],
-        ["--resume"],
         ["--resume", "epoch_3.pth", "--no-validate"],
         ["--show-dir", "pictures", "--interval", "7", "--local-rank", "1"],
         ["--show", "--wait-time", "2.5"],
@@ -107,6 +106,27 @@ def test_test_makes_the_same_config(options, monkeypatch):
         pytest.skip("mmpose 1.1 has no --badcase")
     mine, theirs = merged("test.py", [CONFIG, "epoch_20.pth", *options], monkeypatch)
     assert mine == theirs
+
+
+def test_resume_takes_the_latest_checkpoint(monkeypatch, tmp_path):
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_2.pth"))
+    options = [CONFIG, "--resume", "--work-dir", str(tmp_path)]
+    mine, theirs = merged("train.py", options, monkeypatch)
+    assert mine == theirs
+    assert (mine["resume"], mine["load_from"]) == (True, None)
+    mine, _ = merged("train.py", [*options, "--cfg-options", "load_from=x.pth"], monkeypatch)
+    assert (mine["resume"], mine["load_from"]) == (True, None)
+
+
+def test_resume_without_a_checkpoint_starts_as_the_config_does(monkeypatch, tmp_path, capsys):
+    options = [CONFIG, "--resume", "--work-dir", str(tmp_path)]
+    mine, _ = merged("train.py", options, monkeypatch)
+    start = Config.fromfile(CONFIG).load_from
+    assert (mine["resume"], mine["load_from"]) == (False, start)
+    said = capsys.readouterr().out
+    assert f"no checkpoint in {tmp_path} yet; starts from {start}" in said
+    merged("train.py", [*options, "--cfg-options", "load_from=None"], monkeypatch)
+    assert "starts from random weights" in capsys.readouterr().out
 
 
 def test_load_from_none_trains_from_scratch(monkeypatch):
