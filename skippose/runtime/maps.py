@@ -274,7 +274,7 @@ class Tables:
             pixels = value.height * value.width
             start = torch.arange(self.slots)[:, None, None] * pixels
             rows = torch.where(one < 0, self.slots * pixels + beyond, one + start)
-            self._made[key] = Windows(rows.flatten(0, 1).to(self.device))
+            self._made[key] = Windows(rows.flatten(0, 1).contiguous().to(self.device))
         return self._made[key]
 
     @staticmethod

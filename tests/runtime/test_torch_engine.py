@@ -204,6 +204,15 @@ def test_what_a_gate_gathered_is_convolved_in_its_order(
     assert check.masks_near == 0
 
 
+@pytest.mark.parametrize("kernel", [(7, 1), (1, 7)], ids=str)
+def test_kernels_of_one_row_or_column(kernel, follow, make_lively, make_moving_video):
+    conv = nn.Conv2d(3, 4, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
+    gate = InputNormGate(0.2, block_mode="fixed")
+    net = skippose.convert(make_lively(nn.Sequential(conv)), gate).double().eval()
+    _, density = run(follow, net, make_moving_video(3, 1, (16, 16)).double())
+    assert 0 < density < 1
+
+
 # -- HRNet on real video --------------------------------------------------------------------------
 
 
