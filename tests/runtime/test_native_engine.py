@@ -418,6 +418,16 @@ def test_other_paddings_are_left_to_the_other_engines() -> None:
     assert stream.backend == "torch"
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(24, 1), (48, 2)])
+def test_large_kernels_are_left_to_the_other_engines(kernel, stride) -> None:
+    up = nn.ConvTranspose2d(4, 2, kernel, stride)  # 576 taps for each output
+    net = skippose.convert(
+        nn.Sequential(nn.Conv2d(3, 4, 1), up), InputNormGate(0.1), lambda m, n: n == "0"
+    )
+    with pytest.raises(BackendError, match="layer 1#0: 576 taps.*at most 512"):
+        Stream(net.eval(), backend="native")(torch.randn(1, 3, 16, 16))
+
+
 def test_without_the_library_the_portable_engine_serves(monkeypatch, make_hrnet) -> None:
     monkeypatch.setattr(library, "PATH", library.PATH.with_name("absent.so"))
     library.load.cache_clear()

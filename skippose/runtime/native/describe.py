@@ -157,7 +157,13 @@ def _transposed(op: ConvTranspose, plan: Plan) -> Iterator[Described]:
             out = plan.values[op.output]
             if at_y >= out.height or at_x >= out.width:
                 continue
-            if rows and columns:
+            taps = len(rows) * len(columns)
+            if taps > MOST_TAPS:
+                raise BackendError(
+                    f"layer {op.key}: {taps} taps an output; the native engine takes at most "
+                    f"{MOST_TAPS}"
+                )
+            if taps:
                 part = weight[:, :, rows][:, :, :, columns]
             else:  # no input reaches these outputs
                 part = torch.zeros_like(weight[:, :, :1, :1])
