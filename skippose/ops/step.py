@@ -54,7 +54,7 @@ def skip_conv_step(
     else:
         opened = gate.decide(_score(x, change, response, layer, size, state), state.scale)
         if layer.must_know_changed:
-            changed = changed_outputs(x, kept(state.x), conv.geometry)
+            changed = changed_outputs(x, kept(state.x), conv.geometry) | full
             opened = layer.close_unchanged(opened, changed)
         if cut is not None:
             density = layer.expand(opened, size).float().mean((1, 2, 3))
@@ -66,8 +66,6 @@ def skip_conv_step(
                     update = conv.update(torch.where(full, now, change))
                     response = update.to(exact)
         opened = torch.where(full, torch.ones_like(opened), opened)
-        if changed is not None:
-            changed = changed | full
 
     g = layer.expand(opened, size)
     if layer.reference == "previous":

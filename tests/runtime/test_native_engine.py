@@ -1,5 +1,7 @@
 """The native engine equals the step form, with every set of instructions that this CPU has."""
 
+import multiprocessing
+import os
 import threading
 import warnings
 
@@ -291,6 +293,103 @@ def test_masks_that_gates_gave_can_be_imposed(make_hrnet, make_moving_video) -> 
         assert torch.equal(replayed.step(frame), expected)
     assert replayed.report().densities == live.report().densities
     assert 0.05 < live.report().gmacs / live.report().dense_gmacs < 0.8
+
+
+def one_layer(gate: InputNormGate | GumbelGate, channels: int = 8, kernel: int = 3) -> nn.Module:
+    """A network of one gated convolution."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(channels, channels, kernel, padding=kernel // 2))
+    return skippose.convert(net, gate=gate).eval()
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_a_gate_whose_mask_is_released_knows_what_moved_meanwhile(p) -> None:
+    net = one_layer(InputNormGate(0.1, scale="absolute", p=p, block=4, block_mode="fixed"))
+    stream = Stream(net, backend="native")
+    frame = torch.randn(1, 8, 16, 16)
+    stream(frame)
+    engine = stream._engine
+    assert engine is not None
+    engine.fix_masks(torch.zeros(1, 1, dtype=torch.bool))
+    frame = frame.clone()
+    frame[:, :, 4:8, 4:8] += 5
+    stream(frame)
+    engine.fix_masks(None)
+    frame = frame.clone()
+    frame[:, :, 8, 8] += 0.2  # the block above reads this pixel
+    torch.testing.assert_close(stream(frame), net(frame), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("before", "after"), [((0.5, 1), (0.1, 1)), ((0.5, 2), (0.1, 1))])
+def test_a_state_goes_on_under_another_threshold_and_norm(before, after) -> None:
+    def make(eps: float, p: int) -> nn.Module:
+        gate = InputNormGate(eps, p=p, scale="absolute", block=4, block_mode="fixed")
+        return one_layer(gate, channels=4, kernel=1)
+
+    first = torch.randn(1, 4, 8, 8)
+    moved = first.clone()
+    moved[:, :, 0, 0] += 0.2  # below the first threshold and above the second
+    again = moved.clone()
+    again[:, :, 0, 2] += 0.01  # another pixel of the same block
+    outputs = []
+    for backend in ("eager", "native"):
+        stream = Stream(make(*before), backend=backend)
+        stream(first)
+        stream(moved)
+        goes_on = Stream(make(*after), backend=backend)
+        goes_on.load_state_dict(stream.state_dict())
+        outputs.append(goes_on(again))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs[0], make(*after)(again), rtol=1e-5, atol=1e-5)
+
+
+def test_what_gates_compute_in_a_frame_that_is_cut_is_the_same_in_all_engines() -> None:
+    net = one_layer(GumbelGate(init_open=5.0))
+    frame = torch.randn(1, 8, 16, 16)
+    moved = frame.clone()
+    moved[:, :, :8] += 1  # half of the rows
+    gmacs = []
+    for backend in ("native", "torch", "eager"):
+        stream = Stream(net, backend=backend, cut=0.1)
+        stream(frame)
+        stream(moved)
+        gmacs.append(stream.report().gate_gmacs)
+    with skippose.clips(2, cut=0.1) as run:
+        net(torch.cat([frame, moved]))
+    gmacs.append(run.report(net).gate_gmacs)
+    # Outputs that read a row that changed, of one channel.
+    assert gmacs == pytest.approx([9 * 16 * 9 * 8 / 1e9] * 4)
+
+
+@pytest.mark.parametrize(("then", "status"), [("frame", 7), ("delete", 0)])
+def test_a_forked_process_is_told_and_does_not_hang(then, status) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    stream = Stream(one_layer(InputNormGate(0.1)), backend="native", threads=2)
+    frame = torch.randn(1, 8, 32, 32)
+    stream(frame)
+
+    def child() -> None:
+        nonlocal stream
+        if then == "delete":
+            del stream
+            os._exit(0)
+        try:
+            stream(frame + 1)
+        except RuntimeError as error:
+            os._exit(7 if "forked" in str(error) else 1)
+        os._exit(2)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(30)
+    hung = process.exitcode is None
+    if hung:
+        process.kill()
+        process.join()
+    assert not hung
+    assert process.exitcode == status
+    torch.testing.assert_close(stream(frame + 1), stream.net(frame + 1), rtol=1e-4, atol=1e-4)
 
 
 def test_streams_in_threads_share_a_network(make_hrnet, make_moving_video) -> None:

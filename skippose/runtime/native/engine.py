@@ -26,7 +26,18 @@ from skippose.runtime.backends import (
 from skippose.runtime.capture import capture
 from skippose.runtime.dense_ops import as_output
 from skippose.runtime.native.describe import Described, added, describe, needs_before
-from skippose.runtime.native.library import BufferKind, Floats, Ints, Isa, SkpConv, best, has, load
+from skippose.runtime.native.library import (
+    BufferKind,
+    Floats,
+    Ints,
+    Isa,
+    SkpConv,
+    Slot,
+    Status,
+    best,
+    has,
+    load,
+)
 from skippose.runtime.plan import Conv, ConvTranspose, Plan
 
 _KEPT = (BufferKind.z, BufferKind.held, BufferKind.power, BufferKind.linear, BufferKind.scale)
@@ -147,9 +158,14 @@ class NativeEngine(Engine):
             ctypes.cast(self._wanted_ids, Ints),
             pointers,
         )
-        if status == 2:
+        if status == Status.no_memory:
             raise MemoryError("no memory for the network's outputs")
-        if status:
+        if status == Status.forked:
+            raise RuntimeError(
+                "the stream was made before this process was forked, and its threads are not "
+                "here; make it in the process that uses it, or with threads=1"
+            )
+        if status == Status.not_finite:
             error = not_finite(frame)
             assert error is not None
             raise error
@@ -160,7 +176,7 @@ class NativeEngine(Engine):
         self._frames += int(counted.sum())
         self._first_frames += int(first.sum())
         if self.schedule.cut is not None:
-            self._age[torch.tensor([flag == 2 for flag in dense])] = 0
+            self._age[torch.tensor([flag == Slot.cut for flag in dense])] = 0
         self._age += 1
 
     @torch.inference_mode()

@@ -48,6 +48,23 @@ class ElementKind(IntEnum):
     flatten = 6
 
 
+class Slot(IntEnum):
+    """How a slot's frame is computed; ``SkpSlot``."""
+
+    live = 0
+    dense = 1
+    cut = 2
+
+
+class Status(IntEnum):
+    """What running a frame returns; ``SkpStatus``."""
+
+    done = 0
+    not_finite = 1
+    no_memory = 2
+    forked = 3
+
+
 class BufferKind(IntEnum):
     """``SkpBufferKind``."""
 
@@ -157,11 +174,6 @@ def has(isa: Isa) -> bool:
 def best() -> Isa:
     """What is taken where nothing is said."""
     return Isa(load()[0].skp_best_isa())
-
-
-def floats(array: Any) -> Any:
-    """A float32 tensor's or array's memory, which must outlive its use; None for None."""
-    return None if array is None else ctypes.cast(array.data_ptr(), Floats)
 
 
 __all__ = ["BufferKind", "ElementKind", "GateKind", "Isa", "SkpConv", "SkpElement", "load"]

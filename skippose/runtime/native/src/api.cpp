@@ -1,6 +1,4 @@
 // The C interface, and what this CPU can run.
-#include <string.h>
-
 #include <new>
 
 #include "plan.h"
@@ -53,7 +51,10 @@ void *skp_new(int slots, int isa, int bf16, int threads) {
   }
 }
 
-void skp_free(void *plan) { delete as_plan(plan); }
+void skp_free(void *plan) {
+  // In a forked process its threads are not there to be joined: the memory is left to the system.
+  if (!as_plan(plan)->forked()) delete as_plan(plan);
+}
 
 int skp_add_map(void *plan, int h, int w, int c, int keep_before, int added) {
   return as_plan(plan)->add_map(h, w, c, keep_before != 0, added != 0);
@@ -89,15 +90,12 @@ int skp_run(void *plan, const float *frame, uint8_t *dense, float cut, int n, co
   try {
     return as_plan(plan)->run(frame, dense, cut, n, maps, outputs);
   } catch (const std::bad_alloc &) {
-    return 2;
+    return SKP_NO_MEMORY;
   }
 }
 
 void skp_set_mask(void *plan, int conv, const uint8_t *mask) {
-  Plan &p = *as_plan(plan);
-  Conv &c = *p.convs[conv];
-  c.masked = mask != nullptr;
-  if (mask) memcpy(c.mask, mask, (size_t)p.slots * c.blocks);
+  as_plan(plan)->set_mask(conv, mask);
 }
 
 SkpBuffer skp_conv_buffer(void *plan, int conv, int kind) {

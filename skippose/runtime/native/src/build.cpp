@@ -59,6 +59,7 @@ int Plan::add_map(int h, int w, int c, bool keep_before, bool added) {
 }
 
 int Plan::add_conv(const SkpConv &desc) {
+  if ((int64_t)desc.kh * desc.kw > SKP_MOST_TAPS) return -1;
   std::unique_ptr<Conv> made(new Conv());
   Conv &c = *made;
   c.d = desc;
@@ -162,7 +163,7 @@ void Plan::pack(Conv &c) {
       for (int i = 0; i < k.channels; i++)
         for (int o = 0; o < k.width; o++, w++) {
           const int channel = k.first + o;
-          float taps[512];
+          float taps[SKP_MOST_TAPS];
           for (int t = 0; t < c.taps; t++)
             taps[t] = rounded(at(channel, c.depthwise ? channel : k.in + i, t));
           if (c.winograd)

@@ -230,7 +230,7 @@ void Plan::conv_blocks(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   const Grid &g = c.run;
   const Map &x = maps[d.in];
   const int64_t bytes = c.half_patch ? sizeof(bf16) : sizeof(float);
-  int taps[2][512];                             // in a patch, in the map
+  int taps[2][SKP_MOST_TAPS];                   // in a patch, in the map
   for (int t = 0; t < c.taps; t++) {
     taps[0][t] = ((t / d.kw) * d.dh * g.patch_w + (t % d.kw) * d.dw) * x.pitch;
     taps[1][t] = ((t / d.kw) * d.dh * x.w + (t % d.kw) * d.dw) * x.pitch;
@@ -355,7 +355,7 @@ int Plan::amx_rows(const Conv &c, const int32_t *blocks, int count, bool keep, c
 
 void Plan::conv_amx(Conv &c, int from, int to, int c0, int c1, Scratch &s) {
   const SkpConv &d = c.d;
-  const bf16 *taps[512];
+  const bf16 *taps[SKP_MOST_TAPS];
   for (int i = from; i < to; i += c.batch) {
     const int n = amx_rows(c, c.open + i, std::min(c.batch, to - i), c.held && c0 == 0, taps, s);
     memset(s.flags.data(), 0, n);

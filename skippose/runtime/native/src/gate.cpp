@@ -66,7 +66,7 @@ void Plan::gate_rows(Conv &c, int from, int to, Scratch &s) {
     const Grid::Block rows = c.outputs_of(by, 0);
     const Span ys = input_span(rows.y0, rows.y1, d.sh, d.top, d.kh, d.dh, x.h);
     const uint8_t *in_rows = x.rows + (int64_t)slot * x.h;
-    const bool input = any_of(in_rows, ys.begin, ys.end);
+    const bool input = c.unsure || any_of(in_rows, ys.begin, ys.end);
     bool skips = false;
     for (int i = 0; i < d.nskip; i++)
       skips |= any_of(maps[d.skip[i]].rows + (int64_t)slot * out.h, rows.y0, rows.y1);
@@ -80,7 +80,7 @@ void Plan::gate_rows(Conv &c, int from, int to, Scratch &s) {
       if (c.looked) c.looked[r] = 0;
       continue;
     }
-    const bool bounded = c.bounded && !forced && !c.masked && input;
+    const bool bounded = c.bounded && !forced && !c.masked && input && !c.unsure;
     // All bounds first, so that what is held of one block arrives while others are looked at.
     for (int bx = 0; bounded && bx < c.blocks_x; bx++)
       s.above[bx] =
@@ -92,7 +92,7 @@ void Plan::gate_rows(Conv &c, int from, int to, Scratch &s) {
         open = c.mask[(int64_t)r * c.blocks_x + bx];
       } else if (bounded) {
         open = s.above[bx] >= 0 && decide_bounded(c, slot, by, bx, s.above[bx], s);
-      } else if (!forced && input && block_changed(c, x, slot, b)) {
+      } else if (!forced && input && (c.unsure || block_changed(c, x, slot, b))) {
         open = d.gate == SKP_NO_GATE || decide(c, slot, by, bx, s);
         if (c.looks)
           for (int oy = b.y0; oy < b.y1; oy++)
@@ -119,7 +119,8 @@ void Plan::gate_rows(Conv &c, int from, int to, Scratch &s) {
       c.sums[(int64_t)slot * c.blocks + by] = sum;
     }
     c.row_count[r] = count;
-    if (c.looked) c.looked[r] = looked;
+    // A slot that was cut is here for the second time: what its gate looked at before stays.
+    if (c.looked && dense_[slot] != SKP_CUT) c.looked[r] = looked;
   }
 }
 

@@ -149,6 +149,7 @@ bool Plan::decide_norm(Conv &c, int slot, int by, int bx, Scratch &s) {
   const SkpConv &d = c.d;
   const Look at(*this, c, slot, by, bx);
   const int pixels = c.patch_h * c.patch_w;
+  const bool all = d.frame_source || c.unsure;
   float *power;
   if (c.power) {
     power = c.power + at.block * pixels;
@@ -161,10 +162,10 @@ bool Plan::decide_norm(Conv &c, int slot, int by, int bx, Scratch &s) {
   // the block.
   int row_out = 0;
   for (int r = 0; r < c.patch_h; r++) {
-    if (at.has_row(r) && (d.frame_source || at.row_changed(r)))
-      measure_row(c, at, r, d.frame_source ? nullptr : at.x.dirty + at.first(r), power);
+    if (at.has_row(r) && (all || at.row_changed(r)))
+      measure_row(c, at, r, all ? nullptr : at.x.dirty + at.first(r), power);
     for (; row_out < at.b.y1 - at.b.y0 && row_out * d.sh + (d.kh - 1) * d.dh <= r; row_out++)
-      if ((d.frame_source || at.reads_changed(d, row_out)) && above(c, at, power, row_out, s))
+      if ((all || at.reads_changed(d, row_out)) && above(c, at, power, row_out, s))
         return true;
   }
   return false;

@@ -1,5 +1,7 @@
 // A plan in memory: maps, operations in levels, and what runs them.
 #pragma once
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -105,6 +107,8 @@ struct Conv : Grid {                            // of its gate
   bool holes, depthwise, amx, pairs, half_patch, im2col, needs_z, z_float, keeps_held;
   bool measures, looks;
   bool bounded = false;                         // its gate reads how far its input moved
+  // What closed its blocks was not its gate: the next time, that looks at all of them anew.
+  bool unsure = false;
   std::vector<Chunk> chunks;
   float *weight = nullptr, *bias = nullptr, *scale_o = nullptr, *shift_o = nullptr, *phi = nullptr;
   bf16 *half_weight = nullptr;                  // of AMX or pairs
@@ -182,6 +186,8 @@ class Plan {
           float *const *outputs);
   float *last_frame() { return last_frame_; }
   void begin();
+  void set_mask(int conv, const uint8_t *mask);
+  bool forked() const { return !pool_.empty() && getpid() != pid_; }
 
   int slots;
   bool half;
@@ -294,6 +300,7 @@ class Plan {
 
   // threads
   int threads_;
+  const pid_t pid_ = getpid();
   int caller_cpu_ = -1;
   std::vector<std::thread> pool_;
   alignas(64) std::atomic<int> generation_{0};

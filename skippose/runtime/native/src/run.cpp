@@ -187,7 +187,7 @@ void Plan::list_open(Conv &c) {
         outputs += ys * std::min(d.block_w, d.ow - bx * d.block_w);
       }
     }
-    if (dense_[slot]) looked = dense_[slot] == 2 && d.decides_cut ? (int64_t)d.oh * d.ow : 0;
+    if (dense_[slot] && !(dense_[slot] == SKP_CUT && d.decides_cut)) looked = 0;
     c.counts[slot * 2] = outputs;
     c.counts[slot * 2 + 1] = looked;
   }
@@ -235,11 +235,12 @@ void Plan::finish_gates() {
     if (!step.is_conv) continue;
     Conv &c = *convs[step.index];
     if (!c.active) continue;
+    c.unsure = c.unsure && c.masked;
     list_open(c);
     if (phase_ != kGates || !c.d.decides_cut || cut_ < 0) continue;
     for (int slot = 0; slot < slots; slot++)
       if (!dense_[slot] && (float)c.counts[slot * 2] / ((float)c.d.oh * c.d.ow) > cut_) {
-        dense_[slot] = 2;
+        dense_[slot] = SKP_CUT;
         any_dense_ = true;
       }
   }
@@ -251,7 +252,7 @@ void Plan::plan_cut() {
     if (!step.is_conv || !convs[step.index]->d.decides_cut) continue;
     const int rows = convs[step.index]->blocks_y;
     for (int slot = 0; slot < slots; slot++)
-      if (dense_[slot] == 2)
+      if (dense_[slot] == SKP_CUT)
         add_tasks({Task::kGate, step.index, slot * rows, (slot + 1) * rows, 0, 0}, threads_, false);
   }
 }
@@ -329,7 +330,8 @@ bool Plan::next_phase() {
 
 int Plan::run(const float *frame, uint8_t *dense, float cut, int n, const int32_t *out_maps,
               float *const *outputs) {
-  if (!compare_frame(frame)) return 1;
+  if (forked()) return SKP_FORKED;
+  if (!compare_frame(frame)) return SKP_NOT_FINITE;
   for (int i = 0; i < n; i++) {
     Map &m = maps[out_maps[i]];
     m.written.resize((size_t)slots * m.c * m.h * m.w);  // may throw: before anything changes
@@ -364,7 +366,7 @@ int Plan::run(const float *frame, uint8_t *dense, float cut, int n, const int32_
     const std::vector<float> &written = maps[out_maps[i]].written;
     memcpy(outputs[i], written.data(), sizeof(float) * written.size());
   }
-  return 0;
+  return SKP_DONE;
 }
 
 void Plan::write_row(Map &m, int row) const {
@@ -381,6 +383,14 @@ void Plan::write_row(Map &m, int row) const {
 void Plan::begin() {
   begun_ = true;
   for (Map &m : maps) m.stale = true;
+  for (const auto &c : convs) c->unsure = c->keeps_held;
+}
+
+void Plan::set_mask(int conv, const uint8_t *mask) {
+  Conv &c = *convs[conv];
+  c.masked = mask != nullptr;
+  if (mask) memcpy(c.mask, mask, (size_t)slots * c.blocks);
+  c.unsure = c.keeps_held;
 }
 
 }  // namespace skp

@@ -13,7 +13,7 @@ enum SkpIsa { SKP_PORTABLE = 0, SKP_AVX2 = 1, SKP_AVX512 = 2, SKP_AVX512BF16 = 3
 enum SkpGate { SKP_NO_GATE = 0, SKP_INPUT_NORM = 1, SKP_OUTPUT = 2, SKP_LINEAR = 3 };
 enum SkpAct {
   SKP_IDENTITY = 0, SKP_RELU = 1, SKP_CLAMP = 2, SKP_LEAKY = 3, SKP_SIGMOID = 4, SKP_SILU = 5,
-  SKP_HARD_SIGMOID = 6, SKP_HARD_SWISH = 7, SKP_TANH = 8, SKP_GELU = 9,
+  SKP_HARD_SIGMOID = 6, SKP_HARD_SWISH = 7, SKP_TANH = 8,
 };
 enum SkpKind { SKP_SUM = 0, SKP_MUL = 1, SKP_MAX_POOL = 2, SKP_AVG_POOL = 3, SKP_CONCAT = 4,
                SKP_RESIZE = 5, SKP_FLATTEN = 6 };
@@ -47,6 +47,10 @@ struct SkpElement {
   const float *share_y, *share_x;                          // ... and the second one's share
 };
 
+enum SkpSlot { SKP_LIVE = 0, SKP_DENSE = 1, SKP_CUT = 2 };  // how a slot's frame is computed
+enum SkpStatus { SKP_DONE = 0, SKP_NOT_FINITE = 1, SKP_NO_MEMORY = 2, SKP_FORKED = 3 };
+enum { SKP_MOST_TAPS = 512 };                   // of a convolution
+
 SKP_API int skp_version(void);
 SKP_API int skp_best_isa(void);                 // of this CPU and this build
 SKP_API int skp_has_isa(int isa);
@@ -54,13 +58,15 @@ SKP_API void *skp_new(int slots, int isa, int bf16, int threads);
 SKP_API void skp_free(void *plan);
 // keep_before: some convolution reads its change; added: some convolution adds it to its output.
 SKP_API int skp_add_map(void *plan, int h, int w, int c, int keep_before, int added);
-SKP_API int skp_add_conv(void *plan, const SkpConv *conv);       // index among convolutions
+// Indices among convolutions and elements; -1 without memory, or with too many taps.
+SKP_API int skp_add_conv(void *plan, const SkpConv *conv);
 SKP_API int skp_add_element(void *plan, const SkpElement *element);
 SKP_API int skp_finish(void *plan);             // 0, or -1 when memory ran out; map 0 is the frame
 
-// One frame: (S, C, H, W) float32. dense: (S) 1 for slots to compute in full; set to 2 where a cut
-// was found. outputs: n maps, each written as (S, C, H, W) float32.
-// Returns 0; before anything was changed 1 for NaN or Inf in the frame, 2 without memory.
+// One frame: (S, C, H, W) float32. dense: (S) SkpSlot; live ones are set to SKP_CUT where a cut was
+// found. outputs: n maps, each written as (S, C, H, W) float32.
+// Returns an SkpStatus. Nothing has changed where there is NaN or Inf in the frame, no memory, or
+// the process was forked after skp_new with more than one thread.
 SKP_API int skp_run(void *plan, const float *frame, uint8_t *dense, float cut, int n,
                     const int32_t *maps, float *const *outputs);
 
