@@ -46,7 +46,8 @@ def convert_(
         gate: the template for every layer: a gate, its config, or None (dense, but counted).
         filter_fn: ``(module, name) -> bool``; False leaves a convolution as it is.
         overrides: gates for single layers by name or glob pattern, None leaves them dense. An
-            exact name wins over patterns, a later pattern over an earlier one.
+            exact name wins over patterns, a later pattern over an earlier one. A layer with
+            several names goes by any of them.
         reference: ``'hold'`` or ``'previous'``.
 
     Returns:
@@ -65,13 +66,16 @@ def convert_(
     chosen: dict[nn.Module, Gate | None] = {}
     names: dict[nn.Module, str] = {}
     matched: set[str] = set()
-    for name, module in net.named_modules():
+    seen: set[nn.Module] = set()
+    for name, module in net.named_modules(remove_duplicate=False):
         if not isinstance(module, nn.modules.conv._ConvNd):
             continue
         found, layer_gate = _override(name, special)
         matched |= found
+        first = module not in seen
+        seen.add(module)
         if not found:
-            if not keep(module, name):
+            if not first or not keep(module, name):  # another name of it has had its say
                 continue
             layer_gate = template
         if layer_gate is not None and not _can_skip(module):
@@ -80,7 +84,7 @@ def convert_(
                 "skipped; exclude it with filter_fn, or with overrides={" + repr(name) + ": None}"
             )
         chosen[module] = layer_gate
-        names[module] = name
+        names.setdefault(module, name)
     unmatched = [pattern for pattern in special if pattern not in matched]
     if unmatched:
         raise ValueError(

@@ -167,6 +167,23 @@ def test_autocast_clip_form():
         torch.testing.assert_close(z, dense, rtol=0.03, atol=0.03)
 
 
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+@pytest.mark.parametrize("gate", [InputNormGate(0.1), GumbelGate(init_open=0.1)])
+def test_chunks_of_a_clip_with_and_without_autocast(gate, order):
+    torch.manual_seed(0)
+    net = skippose.convert(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), gate).eval()
+    frames, state = torch.randn(6, 3, 8, 8), None
+    for chunk, enabled in zip(frames.split(3), order, strict=True):
+        with (
+            torch.no_grad(),
+            torch.autocast("cpu", torch.bfloat16, enabled=enabled),
+            skippose.clips(3, state=state, keep_state=True) as run,
+        ):
+            z = net(chunk)
+        state = run.state
+        assert z.dtype == (torch.bfloat16 if enabled else torch.float32)
+
+
 @pytest.mark.parametrize("reference", POLICIES)
 def test_autocast_does_not_change_the_first_layers_masks(reference):
     net = small_net(GATES["input"], reference).float()

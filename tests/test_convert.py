@@ -208,6 +208,15 @@ def test_a_module_with_two_names_in_one_parent_stays_shared():
     assert net.chain[0] is net.chain[2]
 
 
+def test_an_override_may_use_any_name_of_a_shared_layer():
+    net = skippose.convert(Twice(), GATE, overrides={"chain.2": None})
+    assert type(net.chain[0]) is nn.Conv2d
+    assert net.chain[0] is net.chain[2]
+    asked = []
+    skippose.convert(Twice(), GATE, filter_fn=lambda module, name: asked.append(name) is None)
+    assert asked == ["a.0"]
+
+
 def test_a_shared_layer_has_a_state_for_each_of_its_calls():
     net = skippose.convert(Twice(), InputNormGate(0.0)).double().eval()
     frames = torch.rand(5, 3, 8, 8, dtype=torch.float64)

@@ -69,7 +69,10 @@ class GumbelNormGate(InputNormGate):
     def eps(self, value: float) -> None:
         if not value > 0:
             raise ValueError(f"eps must be positive to be learned, got {value!r}")
-        self.log_eps = nn.Parameter(torch.tensor(math.log(value)))
+        if "log_eps" not in self._parameters:
+            self.log_eps = nn.Parameter(torch.tensor(math.log(value)))
+        with torch.no_grad():  # an optimizer may have it already
+            self.log_eps.fill_(math.log(value))
 
     @property
     def samples(self) -> bool:

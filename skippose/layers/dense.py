@@ -45,6 +45,12 @@ class ClipConsistent(nn.Module):
         self.training = module.training
         self._drew_per_clip = False  # in the last forward pass
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:  # a network may read its dropout's `p`
+            return getattr(super().__getattr__("module"), name)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, ...) to the same shape."""
         run = active_pass()

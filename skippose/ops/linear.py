@@ -56,7 +56,7 @@ def linear_gates(
         before = None if state is None else kept(state.linear)
         masks = _masks(scores.detach(), layer, offsets.detach(), asked, may_open, full, before)
         held = hold_scan(scores, layer.expand(masks, size), before)
-        memory = held[:, -1]
+        memory = held[:, -1].clone()  # not a view, which would keep all frames
         if before is None:  # the first frame is dense, and its score not asked for
             before = scores[:, 0]
         scores = scores - torch.cat([before[:, None], held[:, :-1]], 1)

@@ -197,6 +197,8 @@ def hold_scan(y: Tensor, gate: Tensor, z_before: Tensor | None = None) -> Tensor
     Returns:
         (B, T, O, H', W').
     """
+    if z_before is not None:  # a chunk before this one may have run under autocast, or not
+        z_before = z_before.to(y.dtype)
     return _HoldScan.apply(y, gate, z_before)
 
 

@@ -44,6 +44,15 @@ def test_in_evaluation_it_is_the_norm_gate(reference, block, scale):
     assert found[0][1].gate_gmacs == 0
 
 
+def test_setting_the_threshold_keeps_the_parameter_that_an_optimizer_has():
+    gate = GumbelNormGate(0.1).double()
+    parameter = gate.log_eps
+    gate.eps = 0.2
+    assert gate.log_eps is parameter
+    assert gate.log_eps.dtype == torch.float64
+    assert gate.eps == pytest.approx(0.2)
+
+
 def test_the_chance_of_opening_is_logistic_in_the_log_of_the_norm():
     count = 100_000
     torch.manual_seed(0)

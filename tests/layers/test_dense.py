@@ -1,5 +1,7 @@
 """Layers that are never skipped: their MACs, and random ones that draw once per clip."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -148,6 +150,14 @@ def test_random_layers_are_the_ordinary_ones_outside_clips_and_in_evaluation(nam
     skip.eval()
     with skippose.clips(4), torch.no_grad():
         torch.testing.assert_close(skip(x), net.eval()(x))
+
+
+def test_a_network_may_read_the_attributes_of_its_random_layers():
+    net = skippose.convert(nn.Sequential(nn.Conv2d(2, 2, 1), nn.Dropout(0.3)), InputNormGate(0.1))
+    assert net[1].p == 0.3
+    with pytest.raises(AttributeError, match="'Dropout' object has no attribute 'q'"):
+        _ = net[1].q
+    assert copy.deepcopy(net)[1].p == 0.3
 
 
 def test_dropout_on_vectors_behind_a_pooled_feature_map():
