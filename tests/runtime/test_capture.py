@@ -11,6 +11,7 @@ import skippose
 from skippose import ExactNormGate, InputNormGate
 from skippose.runtime.capture import CaptureError, capture
 from skippose.runtime.dense_ops import apply, as_output
+from skippose.runtime.native.engine import NativeEngine
 from skippose.runtime.plan import Concat, Conv, ConvTranspose, FuseSum, Linear, Pointwise, Upsample
 
 torch.set_num_threads(1)
@@ -153,19 +154,65 @@ def test_plans_are_shared_between_streams_and_slots():
     assert capture(net, torch.zeros(1, 3, 8, 9)) is not capture(net, torch.zeros(1, 3, 8, 8))
 
 
-@pytest.mark.parametrize("what", ["weight", "statistics", "gate"])
-def test_a_changed_network_has_another_plan(what):
+def double(net: nn.Module) -> None:
+    net[0].weight.mul_(2)
+
+
+def shift(net: nn.Module) -> None:
+    net[1].running_mean.add_(1)
+
+
+def write_data(net: nn.Module) -> None:
+    net[0].weight.data[0, 0, 0, 0] += 0.1
+
+
+def set_gate(net: nn.Module) -> None:
+    net[0].gate.eps = 0.3
+
+
+def set_policy(net: nn.Module) -> None:
+    net[0].reference = "previous"
+
+
+def exchange(net: nn.Module) -> None:
+    net[2] = nn.SiLU()
+
+
+def set_slope(net: nn.Module) -> None:
+    net[2] = nn.LeakyReLU(0.5)
+
+
+def pad_around(net: nn.Module) -> None:
+    net[0].padding, net[0].padding_mode = (1, 1), "circular"
+    net[0]._reversed_padding_repeated_twice = [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [double, shift, write_data, set_gate, set_policy, exchange, set_slope, pad_around],
+)
+def test_a_changed_network_has_another_plan(change):
     net, frame = small(), torch.randn(1, 3, 8, 8)
     before = capture(net, frame)
     with torch.no_grad():
-        if what == "weight":
-            net[0].weight.mul_(2)
-        elif what == "statistics":
-            net[1].running_mean.add_(1)
-        else:
-            net[0].gate.eps = 0.3
+        change(net)
         assert capture(net, frame) is not before
         torch.testing.assert_close(run_dense(capture(net, frame), frame), net(frame))
+        assert capture(net, frame) is capture(net, frame)
+
+
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_a_stream_shows_the_network_as_it_was_at_its_reset(backend):
+    if NativeEngine.unavailable() and backend == "native":
+        pytest.skip("no native engine")
+    net, frame = small(), torch.randn(1, 3, 8, 8)
+    stream = skippose.Stream(net, backend=backend)
+    before = stream(frame)
+    net[0].weight.data.neg_()
+    assert torch.equal(stream(frame), before)
+    stream.reset()
+    with torch.no_grad():
+        torch.testing.assert_close(stream(frame), net(frame))
 
 
 # -- what cannot be captured ----------------------------------------------------------------------
@@ -211,9 +258,12 @@ def test_what_cannot_be_captured_is_named(what):
     torch.testing.assert_close(eager(frame), net(frame))
 
 
+@pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("after", ["hooks", "autocast"])
-def test_circumstances_that_a_plan_would_not_see(after):
+def test_circumstances_that_a_plan_would_not_see(after, cached):
     net, frame = small(), torch.randn(1, 3, 8, 8)
+    if cached:
+        capture(net, frame)
     if after == "hooks":
         net[1].register_forward_hook(lambda *_: None)
         with pytest.raises(CaptureError, match="'1' has forward hooks"):
