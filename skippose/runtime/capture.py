@@ -20,10 +20,12 @@ __all__ = ["CaptureError", "capture"]
 
 _cache: weakref.WeakKeyDictionary[nn.Module, dict[Any, Plan]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
+KEPT = 2
+"""Plans of a network that stay for streams to come; each has weights of its own."""
 
 
 def capture(net: nn.Module, frame: Tensor) -> Plan:
-    """The plan of a network for frames like this one; plans are shared between streams.
+    """The plan of a network for frames like this one; streams share those of the last two kinds.
 
     Weights are folded into it: a network that has changed since gets another one. Seen are weights
     that were replaced or written to, modules that were exchanged or added, and their settings as
@@ -38,16 +40,14 @@ def capture(net: nn.Module, frame: Tensor) -> Plan:
         CaptureError: for what has no place in a plan, named.
     """
     _check(net, frame)
-    key = (tuple(frame.shape[1:]), frame.dtype, frame.device)
     signature = _signature(net)
+    key = (signature, tuple(frame.shape[1:]), frame.dtype, frame.device)
     with _lock:
-        plans = _cache.setdefault(net, {})
-        if plans.get("signature") != signature:
-            plans.clear()
-            plans["signature"] = signature  # type: ignore[assignment]
-        if key not in plans:
-            plans[key] = _capture(net, frame)
-        return plans[key]
+        plans = {k: plan for k, plan in _cache.get(net, {}).items() if k[0] == signature}
+        plan = plans.pop(key, None) or _capture(net, frame)
+        plans[key] = plan  # the last one used is the last one to go
+        _cache[net] = dict(list(plans.items())[-KEPT:])
+        return plan
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """From networks to plans: what is captured equals the network; what is not is named."""
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -152,6 +154,19 @@ def test_plans_are_shared_between_streams_and_slots():
     net = small()
     assert capture(net, torch.zeros(1, 3, 8, 8)) is capture(net, torch.zeros(4, 3, 8, 8))
     assert capture(net, torch.zeros(1, 3, 8, 9)) is not capture(net, torch.zeros(1, 3, 8, 8))
+
+
+def test_plans_of_the_last_two_sizes_are_kept():
+    net, frames = small(), [torch.zeros(1, 3, 8, width) for width in (8, 9, 10)]
+    first, second = (capture(net, frame) for frame in frames[:2])
+    assert capture(net, frames[0]) is first
+    third = capture(net, frames[2])
+    assert capture(net, frames[0]) is first
+    assert capture(net, frames[2]) is third
+    gone = weakref.ref(second)
+    del second
+    gc.collect()
+    assert gone() is None
 
 
 def double(net: nn.Module) -> None:
