@@ -184,14 +184,14 @@ class TorchEngine(Engine):
     # -- moving ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        if self._broken:
-            self._age.zero_()
+        # After a failure the next frame is dense, elsewhere too.
+        age = torch.zeros_like(self._age) if self._broken else self._age.clone()
         layers: dict[str, dict[str, Any]] = {"layers": {}, "dense": {}}
         for conv in self.convs:
             layers["layers" if conv.op.gated else "dense"][str(conv.op.key)] = conv.state_dict()
         return {
             "form": FORM,
-            "age": self._age.clone(),
+            "age": age,
             "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
             "maps": {v: m.inner(m.data).clone() for v, m in self.maps.items()},
             **layers,

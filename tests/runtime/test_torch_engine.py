@@ -213,6 +213,27 @@ def test_kernels_of_one_row_or_column(kernel, follow, make_lively, make_moving_v
     assert 0 < density < 1
 
 
+def test_after_a_frame_that_failed_the_next_is_dense_here_and_elsewhere(monkeypatch, make_lively):
+    net = skippose.convert(make_lively(Siblings()), InputNormGate(1e6)).eval()
+    frames = torch.randn(3, 1, 3, 32, 32)
+    stream = skippose.Stream(net, backend="torch")
+    stream(frames[0])
+
+    def fail(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(stream._engine._nodes[-1], "run", fail)
+        with pytest.raises(KeyboardInterrupt):
+            stream(frames[1])
+    other = skippose.Stream(net, backend="torch")
+    other.load_state_dict(stream.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(other(frames[2]), net(frames[2]))
+        with pytest.warns(UserWarning, match="a frame failed.*dense in all slots"):
+            torch.testing.assert_close(stream(frames[2]), net(frames[2]))
+
+
 # -- HRNet on real video --------------------------------------------------------------------------
 
 
