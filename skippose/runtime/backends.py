@@ -182,11 +182,16 @@ def unavailable() -> list[str]:
 
 
 def kind_of(layer: SkipConv2d) -> dict[str, object]:
-    """What decides which fields a gated layer's state has, and their shapes."""
+    """What decides which fields a gated layer's state has, their shapes and meaning."""
     assert layer.gate is not None
     settings = layer.gate.settings()
-    keys = ("type", "block", "block_mode", "source", "scale")
-    return {"reference": layer.reference} | {k: settings[k] for k in keys if k in settings}
+    keys = ("type", "block", "block_mode", "source", "scale", "rectify")
+    geometry = ("in_channels", "kernel_size", "stride", "padding", "dilation")
+    return (
+        {"reference": layer.reference}
+        | {k: getattr(layer, k) for k in geometry}
+        | {k: settings[k] for k in keys if k in settings}
+    )
 
 
 def gated_layers(net: nn.Module) -> dict[str, SkipConv2d]:
@@ -198,11 +203,12 @@ def gated_layers(net: nn.Module) -> dict[str, SkipConv2d]:
     }
 
 
-def check_layers(net: nn.Module, state: dict[str, Any]) -> None:
+def check_layers(net: nn.Module, state: dict[str, Any], calls: set[str] | None = None) -> None:
     """Whether saved layers are those of this network.
 
     Args:
         net: the network.
+        calls: ``name#call`` of all gated layers that the network calls, where that is known.
         state: with ``gates`` (:func:`kind_of` by layer name) and ``layers`` (by ``name#call``, each
             with the tensor ``z``, (S, O, ...)).
 
@@ -222,9 +228,17 @@ def check_layers(net: nn.Module, state: dict[str, Any]) -> None:
                 f"the state of layer {key!r} has {found} channels, the network's layer {expected}"
             )
     for name, kind in state["gates"].items():
+        if name not in gated:
+            raise ValueError(f"the state has gated layer {name!r}; the network has no such one")
         mine = kind_of(gated[name])
         if kind != mine:
-            raise ValueError(f"the state of layer {name!r} is of {kind}, the layer is {mine}")
-    missing = gated.keys() - {key.rpartition("#")[0] for key in state["layers"]}
+            fields = [k for k in mine | kind if mine.get(k) != kind.get(k)]
+            found, expected = ({k: of.get(k) for k in fields} for of in (kind, mine))
+            raise ValueError(f"the state of layer {name!r} is of {found}, the layer has {expected}")
+    # Not those in ``layers``: an auxiliary head may have a gate and not be called.
+    missing = gated.keys() - state["gates"].keys()
     if missing:
         raise ValueError(f"the state lacks gated layers of the network: {sorted(missing)[:5]}")
+    if calls is not None and calls != state["layers"].keys():
+        differ = sorted(calls ^ state["layers"].keys())
+        raise ValueError(f"either the state or the network, not both, has the calls {differ[:5]}")

@@ -54,7 +54,8 @@ class FunctionalEngine(Engine):
                 rows.append(torch.stack([(share * counted).sum() for share in shares]))
         first = (1 - counted).sum()
         # Everything went through.
-        self._sums += torch.stack(rows)
+        if rows:
+            self._sums += torch.stack(rows)
         self._frames += torch.stack([counted.sum(), first])
         self._state = state
         return output
@@ -102,7 +103,7 @@ class FunctionalEngine(Engine):
                 "the state was made on a CPU, where backend 'torch' holds blocks; on this device "
                 "it does not go on: begin anew, or move the stream with backend='eager'"
             )
-        check_layers(self.net, state)
+        check_layers(self.net, state, self.plan.calls)
         age, layers = self._state
         loaded = {}
         for key, fields in layers.items():

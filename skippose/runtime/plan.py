@@ -326,6 +326,11 @@ class Plan:
         """The gated ones."""
         return tuple(op for op in self.convs if op.gated is not None)
 
+    @property
+    def calls(self) -> set[str]:
+        """Their keys, ``name#call``."""
+        return {str(op.key) for op in self.gated}
+
     def levels(self) -> Iterator[tuple[Op, ...]]:
         """Operations that do not depend on each other, level after level."""
         for _, group in groupby(self.ops, key=lambda op: op.level):

@@ -366,16 +366,10 @@ class ConvNode:
 
     def state_dict(self) -> dict[str, Tensor]:
         """What this layer holds; ``z``, for a check of channels, is its output's."""
-        tensors = {k: v.clone() for k, v in self._held().items()}
+        tensors = {k: v.clone() for k, v in self.held().items()}
         return {"z": self.output.images.clone()} | tensors
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over :meth:`state_dict`."""
-        for name, mine in self._held().items():
-            mine.copy_(state[name])
-        if self.gate is not None:
-            self.gate.forget()
-
-    def _held(self) -> dict[str, Tensor]:
+    def held(self) -> dict[str, Tensor]:
+        """What must be known of the frames before, beside the maps; in its own memory."""
         held = {} if self.gate is None else self.gate.held_by_name()
         return held if self.z is None else held | {"kept": self.z[:-2]}

@@ -204,16 +204,21 @@ class TorchEngine(Engine):
                 "the state was made on another device, where backend 'torch' holds whole maps; on "
                 "a CPU it does not go on: begin anew, or move the stream with backend='eager'"
             )
-        check_layers(self.net, state)
+        check_layers(self.net, state, self.plan.calls)
+        pairs = [(state["maps"].get(v), m.inner(m.data)) for v, m in self.maps.items()]
+        for conv in self.convs:
+            saved = state["layers" if conv.op.gated else "dense"].get(str(conv.op.key), {})
+            pairs += [(saved.get(name), mine) for name, mine in conv.held().items()]
         if state["maps"].keys() != self.maps.keys() or any(
-            saved.shape != self.maps[v].inner(self.maps[v].data).shape
-            for v, saved in state["maps"].items()
+            theirs is None or theirs.shape != mine.shape or theirs.dtype != mine.dtype
+            for theirs, mine in pairs
         ):
             raise ValueError(
                 "the state is of a network with other layers, or made by another version"
             )
-        for v, saved in state["maps"].items():
-            self.maps[v].inner(self.maps[v].data).copy_(saved)
+        for theirs, mine in pairs:
+            mine.copy_(theirs)
         for conv in self.convs:
-            conv.load_state_dict(state["layers" if conv.op.gated else "dense"][str(conv.op.key)])
+            if conv.gate is not None:
+                conv.gate.forget()
         self._age = state["age"].clone()

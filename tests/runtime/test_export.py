@@ -189,6 +189,17 @@ def test_the_functional_engine_is_the_stream(gate, reference, schedule, make_liv
     assert (found.frames, found.first_frames) == (expected.frames, expected.first_frames)
 
 
+def test_the_functional_engine_where_no_gated_layer_is_called():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1))
+    net[0].auxiliary = nn.Conv2d(4, 2, 1)
+    net = skippose.convert(net, None, overrides={"0.auxiliary": InputNormGate(0.1)}).eval()
+    frame = torch.randn(2, 3, 8, 8)
+    engine = FunctionalEngine(net, frame, Schedule())
+    for _ in range(2):
+        torch.testing.assert_close(engine.step(frame), net(frame).detach())
+    assert (engine.report().frames, engine.report().first_frames) == (2, 2)
+
+
 class NoWaiting(TorchDispatchMode):
     """Fails where the host would ask a device for a value."""
 

@@ -18,6 +18,7 @@ DEFAULTS = {"backend": "auto"}
 KIND = {"dtype": torch.float64, "padding_mode": "replicate"}
 """Of networks and videos; the native engine takes float32 and pads with zeros."""
 EAGER_ONLY = pytest.mark.parametrize("backend", ["eager"], indirect=True)
+CAPTURED = pytest.mark.parametrize("backend", ["torch", "native"], indirect=True)
 PORTABLE = pytest.mark.parametrize("backend", ["eager", "torch"], indirect=True)
 
 
@@ -375,6 +376,8 @@ def other_states() -> dict[str, tuple[nn.Module, str]]:
     wide = Residual()
     wide.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
     wide.bn, wide.conv, wide.down = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 1)
+    small, near = Residual(), Residual()
+    small.conv, near.down = nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 6, 3, padding=(1, 0))
     gate = GATES["input"]
     return {
         "another layer": (skippose.convert(Wider(), gate), "layer"),
@@ -386,21 +389,68 @@ def other_states() -> dict[str, tuple[nn.Module, str]]:
         "another policy": (make_net("input", "previous"), "stem|conv|configuration"),
         "another gate": (make_net("exact"), "stem|conv|configuration"),
         "other blocks": (make_net("blocks"), "stem|conv|block"),
+        "another kernel": (skippose.convert(small, gate), "'conv'.*kernel_size.*1, 1.*3, 3"),
+        "another dilation": (skippose.convert(near, gate), "'down'.*dilation.*1, 1.*1, 2"),
     }
 
 
 @pytest.mark.parametrize("kind", other_states())
 def test_the_state_of_another_network_is_refused_and_nothing_changed(kind):
     made_by, message = other_states()[kind]
-    foreign = Stream(made_by.to(KIND["dtype"]).eval())
-    play(foreign, make_video(2))
-    net, video = make_net("input"), make_video(6)
+    refused(made_by, make_net("input"), message)
+
+
+class Repeated(nn.Module):
+    """A layer that is called so often."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.head, self.calls = nn.Conv2d(3, 3, 3, padding=1), calls
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.calls):
+            x = self.head(x)
+        return x
+
+
+def refused(made_by: nn.Module, net: nn.Module, message: str) -> None:
+    """A stream goes on as if it had never been given the state of the other network."""
+    foreign, video = Stream(made_by.to(KIND["dtype"]).eval()), make_video(5)
+    play(foreign, video[:2])
+    net = net.to(KIND["dtype"]).eval()
     expected = play(Stream(net), video)
     stream = Stream(net)
     first = play(stream, video[:3])
     with pytest.raises(ValueError, match=message):
         stream.load_state_dict(foreign.state_dict())
     assert torch.equal(torch.cat([first, play(stream, video[3:])]), expected)
+
+
+@CAPTURED
+@pytest.mark.parametrize(("made_by", "read"), [(1, 2), (2, 1)])
+def test_the_state_of_another_number_of_calls_is_refused(made_by, read):
+    nets = [skippose.convert(Repeated(n), GATES["input"]) for n in (made_by, read)]
+    refused(*nets, "not both.*'head#1'")
+
+
+@PORTABLE
+@pytest.mark.parametrize("rectify", [False, True])
+def test_the_state_of_a_rectified_gate_is_that_of_another(rectify):
+    nets = [make_net(GumbelGate(rectify=r)) for r in (rectify, not rectify)]
+    refused(*nets, "'(stem|conv)'.*rectify")
+
+
+def test_a_gated_layer_that_is_never_called_has_no_state():
+    net = Residual()
+    net.auxiliary = nn.Conv2d(4, 2, 1)  # for training
+    net = skippose.convert(net, GATES["input"]).to(KIND["dtype"]).eval()
+    video = make_video(5)
+    stream = Stream(net)
+    play(stream, video[:3])
+    other = moved(stream, net)
+    assert torch.equal(play(other, video[3:]), play(stream, video[3:]))
+    refused(net, make_net("input"), "gated layer 'auxiliary'.*no such")
+    refused(make_net("input"), net, "lacks.*'auxiliary'")
 
 
 @pytest.mark.parametrize("reference", POLICIES)

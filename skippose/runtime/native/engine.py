@@ -279,7 +279,7 @@ class NativeEngine(Engine):
 
     @torch.inference_mode()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_layers(self.net, state)
+        check_layers(self.net, state, self.plan.calls)
         if state["precision"] != self.precision:
             raise ValueError(
                 f"the state is in precision {state['precision']!r}, this stream computes in "
