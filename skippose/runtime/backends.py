@@ -233,8 +233,8 @@ def check_layers(net: nn.Module, state: dict[str, Any], calls: set[str] | None =
         mine = kind_of(gated[name])
         if kind != mine:
             fields = [k for k in mine | kind if mine.get(k) != kind.get(k)]
-            found, expected = ({k: of.get(k) for k in fields} for of in (kind, mine))
-            raise ValueError(f"the state of layer {name!r} is of {found}, the layer has {expected}")
+            theirs, ours = ({k: of.get(k) for k in fields} for of in (kind, mine))
+            raise ValueError(f"the state of layer {name!r} is of {theirs}, the layer has {ours}")
     # Not those in ``layers``: an auxiliary head may have a gate and not be called.
     missing = gated.keys() - state["gates"].keys()
     if missing:
