@@ -110,12 +110,17 @@ class ConvNode:
             mask[self._begun] = True
         return mask
 
-    def fix_mask(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
-        """See :meth:`Engine.fix_masks`."""
-        if self.gate is not None:
-            self.gate.forget()  # not asked meanwhile
+    @property
+    def imposed(self) -> bool:
+        """Whether a mask is imposed on it."""
+        return self._fixed is not None
+
+    def fix_mask(self, cells: Tensor | Mapping[Any, Tensor] | None) -> bool:
+        """See :meth:`Engine.fix_masks`; returns whether a mask is taken away without another."""
+        before = self._fixed
         mask = imposed_mask(cells, self.op.key, self.slots, self.grid)
         self._fixed = None if mask is None else mask.flatten().nonzero()[:, 0]
+        return before is not None and self._fixed is None
 
     # -- a frame ---------------------------------------------------------------------------------
 
@@ -123,13 +128,16 @@ class ConvNode:
         """Decides, computes what is open, and rewrites what changed."""
         self._density, self._looked = [0.0] * now.slots, [0.0] * now.slots
         self._where = self._begun = None
-        if not (self.x.live or now.any_due or any(m.live for m in self.adds)):
+        live = self.x.live or any(m.live for m in self.adds)
+        if not (live or now.any_due or self._fixed is not None):
             return None
         where: Tensor | None = None
         y: Tensor | None = None
         patches: Tensor | None = None
-        if self._fixed is not None and not now.any_due:
+        if self._fixed is not None:
             where = self._fixed
+            if now.any_due:
+                where = where[~now.due[where // self.cells]]
         elif self.x.live and not (now.any_due and bool(now.due.all())):
             if isinstance(self.gate, ChangeGate):
                 where, patches = self.gate.opens(now)

@@ -60,7 +60,7 @@ class TorchEngine(Engine):
         self.plan: Plan = capture(net, frame)
         self.slots = frame.shape[0]
         self._age = torch.zeros(self.slots, dtype=torch.long)
-        self._broken = False
+        self._broken = self._imposed = self._released = False
         self._frames = self._first_frames = 0
         self._build()
 
@@ -120,7 +120,7 @@ class TorchEngine(Engine):
                 stacklevel=4,
             )
             self._age.zero_()
-        due = self.schedule.due(self._age)
+        due = self.schedule.due(self._age) | self._released
         first = self._age == 0
         now = Frame(due.clone(), self.slots, self.schedule.cut, bool(due.any()))
         if self._was_live or self._broken:
@@ -129,15 +129,15 @@ class TorchEngine(Engine):
                 m.begin()
         self._broken = self._was_live = True
         self._read(frame, due)
-        start = self.maps[0]
-        if start.live:
+        live = self.maps[0].live or self._imposed
+        if live:
             for i, node in enumerate(self._nodes):
                 node.run(now, decides=i == self.plan.decider)
-        self._was_live = start.live
+        self._was_live = live
         # Everything went through.
-        self._broken = False
+        self._broken = self._released = False
         counted = (~first).tolist()
-        if start.live:
+        if live:
             for conv in self.convs:
                 conv.tally(counted)
         self._frames += sum(counted)
@@ -156,10 +156,17 @@ class TorchEngine(Engine):
 
     @torch.inference_mode()
     def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
-        for conv in self.convs:
-            conv.fix_mask(cells)
+        """See the base class. The frame after masks were taken away is dense in all slots.
+
+        While they were imposed nobody kept what gates refer to; that is no part of the work that
+        masks are imposed to measure.
+        """
+        released = [conv.fix_mask(cells) for conv in self.convs]
+        self._released = self._released or any(released)
+        self._imposed = any(conv.imposed for conv in self.convs)
+        asked = any(conv.gate is not None and not conv.imposed for conv in self.convs)
         for m in self.maps.values():
-            m.measures = cells is None
+            m.measures = asked
 
     def masks(self) -> dict[Any, Tensor]:
         gated = [conv for conv in self.convs if conv.op.gated is not None]
@@ -184,8 +191,9 @@ class TorchEngine(Engine):
     # -- moving ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        # After a failure the next frame is dense, elsewhere too.
-        age = torch.zeros_like(self._age) if self._broken else self._age.clone()
+        # Where the next frame would be dense here, or gates were not asked, it is elsewhere too.
+        unknown = self._broken or self._imposed or self._released
+        age = torch.zeros_like(self._age) if unknown else self._age.clone()
         layers: dict[str, dict[str, Any]] = {"layers": {}, "dense": {}}
         for conv in self.convs:
             layers["layers" if conv.op.gated else "dense"][str(conv.op.key)] = conv.state_dict()

@@ -474,6 +474,82 @@ def test_a_state_of_another_version(state):
         Stream(make_net()).load_state_dict(state)
 
 
+# -- imposed masks --------------------------------------------------------------------------------
+
+
+def one_layer(gate: skippose.Gate) -> nn.Module:
+    torch.manual_seed(0)
+    return skippose.convert(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), gate).eval()
+
+
+def impose(stream: skippose.Stream, share: int | None) -> None:
+    """Opens all or nothing of every layer; None asks its gate."""
+    mask = None if share is None else torch.full((1, 1), bool(share))
+    stream._engine.fix_masks(mask)
+
+
+BLOCKS = dict(block=4, block_mode="fixed")
+ABSOLUTE = {
+    "input": InputNormGate(0.1, scale="absolute", **BLOCKS),
+    "rms": InputNormGate(0.1, scale="absolute", p=2, **BLOCKS),
+    "exact": ExactNormGate(0.1, scale="absolute", **BLOCKS),
+}
+
+
+@CAPTURED
+@pytest.mark.parametrize("share", [0, 1])
+@pytest.mark.parametrize("gate", ABSOLUTE)
+def test_gates_that_are_asked_again_know_what_imposed_masks_did(gate, share):
+    net, x = one_layer(ABSOLUTE[gate]), make_video(1, size=(16, 16))[0].float()
+    stream = Stream(net)
+    for before, after in ((x, x + 5), (x + 5, x)):  # to and fro
+        stream(before)
+        impose(stream, share)
+        stream(after)
+        impose(stream, None)
+        with torch.no_grad():
+            # All blocks are looked at: a column of each moves.
+            last = before if share else after.index_fill(3, torch.tensor([2, 6, 10, 14]), 9.0)
+            close(stream(last), net(last))
+
+
+@CAPTURED
+def test_imposed_masks_go_with_a_state_taken_meanwhile():
+    net, x = one_layer(ABSOLUTE["input"]), make_video(1, size=(16, 16))[0].float()
+    stream = Stream(net)
+    stream(x)
+    impose(stream, 1)
+    stream(x + 5)
+    with torch.no_grad():
+        close(moved(stream, net)(x), net(x))
+
+
+@CAPTURED
+def test_masks_are_imposed_on_the_slots_that_do_not_begin():
+    net, x = one_layer(ABSOLUTE["input"]), make_video(1, slots=2, size=(16, 16))[0].float()
+    stream = Stream(net)
+    first = stream(x)
+    impose(stream, 0)
+    stream.reset([0])
+    second = stream(x + 5)
+    assert torch.equal(second[1], first[1])
+    with torch.no_grad():
+        close(second[0], net(x + 5)[0])
+
+
+@CAPTURED
+def test_masks_are_imposed_where_nothing_moves():
+    net, x = one_layer(ABSOLUTE["input"]), make_video(1, size=(16, 16))[0].float()
+    stream = Stream(net)
+    stream(x)
+    impose(stream, 0)
+    stream(x + 5)
+    impose(stream, 1)
+    with torch.no_grad():
+        close(stream(x + 5), net(x + 5))
+    assert all(bool(mask.all()) for mask in stream._engine.masks().values())
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 
