@@ -99,6 +99,9 @@ def _activation(
 
     def handle(rec: Recorder, a: dict[str, Any], out: Tensor) -> None:
         bounds = [a[b] if isinstance(b, str) else b for b in (low, high)]
+        for b in bounds:
+            number = not isinstance(b, Tensor) or (b.numel() == 1 and rec.id_of(b) is None)
+            _require(number, "bounds that are no numbers")
         infinite = (-torch.inf, torch.inf) if kind == "clamp" else (0.0, 0.0)
         bounds = [i if b is None else float(b) for b, i in zip(bounds, infinite, strict=True)]
         act, x = Activation(kind, *bounds), rec.value(a["self"])

@@ -256,6 +256,8 @@ UNKNOWN = {
     "group norm": (lambda x: F.group_norm(x, 2), "group_norm"),
     "instance statistics": (lambda x: F.instance_norm(x), "norm"),
     "no function of the frame": (lambda x: [x, torch.zeros(1)], "no function of the frame"),
+    "bounds by channel": (lambda x: x.clamp(max=torch.zeros(4, 1, 1)), "clamp.*no numbers"),
+    "bounds of the frame": (lambda x: x.clamp(x.mean((2, 3), True)), "clamp.*no numbers"),
     "a larger mean": (lambda x: F.adaptive_avg_pool2d(x, 3), "adaptive.*1x1"),
 }
 
