@@ -148,6 +148,8 @@ class Stream:
         if not isinstance(frame, Tensor) or frame.dim() != 4:
             found = tuple(frame.shape) if isinstance(frame, Tensor) else type(frame).__name__
             raise ValueError(f"a frame is a tensor (S, C, H, W), got {found}")
+        if not frame.numel():
+            raise ValueError(f"a frame has no dimension of 0, got {tuple(frame.shape)}")
         if self._frame is not None:
             now: tuple[object, ...] = (tuple(frame.shape), frame.dtype, frame.device)
             for what, seen, expected in zip(

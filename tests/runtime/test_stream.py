@@ -578,6 +578,8 @@ FAILURES = {
     "device": (lambda x: x.to("meta"), ValueError, r"device.*meta.*cpu.*reset"),
     "dimensions": (lambda x: x[0], ValueError, r"\(S, C, H, W\).*\(3, 13, 14\)"),
     "array": (lambda x: x.numpy(), ValueError, r"\(S, C, H, W\).*ndarray"),
+    "no slot": (lambda x: x[:0], ValueError, r"no dimension of 0.*\(0, 3, 13, 14\)"),
+    "no row": (lambda x: x[:, :, :0], ValueError, r"no dimension of 0.*\(2, 3, 0, 14\)"),
 }
 
 
@@ -599,7 +601,7 @@ def test_a_bad_frame_changes_nothing(kind, reference):
     assert stream.report() == undisturbed.report()
 
 
-@pytest.mark.parametrize("kind", ["NaN", "dimensions", "array"])
+@pytest.mark.parametrize("kind", ["NaN", "dimensions", "array", "no slot", "no row"])
 def test_a_bad_first_frame_leaves_the_stream_as_new(kind):
     spoil, error, message = FAILURES[kind]
     net, video = make_net(), make_video(3, slots=2)
