@@ -22,7 +22,7 @@ from skippose.report import Report
 from skippose.runtime import Stream
 from skippose.runtime.backends import BackendError
 from skippose.video.boxes import Boxes, Detected, FirstBox, Tracks, WholeFrame, person_detector
-from skippose.video.files import VideoSink, VideoSource
+from skippose.video.files import VideoError, VideoSink, VideoSource
 from skippose.video.painter import FramePainter
 from skippose.visualization.overlay import cost_map
 from skippose.visualization.stream_masks import BACKENDS_WITH_MASKS, MaskedStream
@@ -342,11 +342,14 @@ class VideoPose:
             on_frame: called with each frame and its picture; ends the video by returning False.
 
         Raises:
-            VideoError: also for a file that cannot be written.
+            VideoError: also for a file that cannot be written, or that is the source itself.
         """
         finder = self._boxes(bbox, tracks, whole_frame, boxes)
         summary, painter = Summary(), self.painter()
         video = source if isinstance(source, VideoSource) else VideoSource(source)
+        read = Path(video.name)
+        if out is not None and read.exists() and Path(out).exists() and read.samefile(out):
+            raise VideoError(f"{out} is the video that is read; write to another file")
         with nullcontext() if out is None else VideoSink(out, video.fps) as sink:
             for frame in self._frames(video, finder):
                 start = time.perf_counter()

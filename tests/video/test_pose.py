@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 
 import skippose
-from skippose.video import BoxError, FirstBox, VideoError, VideoPose, VideoSource
+from skippose.video import BoxError, FirstBox, VideoError, VideoPose, VideoSink, VideoSource
 from skippose.visualization.stream_masks import MaskedStream
 
 ROOT = Path(__file__).parents[2]
@@ -217,6 +217,19 @@ def test_what_was_written_before_an_error_plays(pose: VideoPose, tmp_path: Path)
         pose.write(folder, tmp_path / "out.mp4", whole_frame=True)
     with VideoSource(tmp_path / "out.mp4") as out:
         assert len(list(out)) == 3
+
+
+def test_the_source_is_not_overwritten(pose: VideoPose, tmp_path: Path) -> None:
+    source, link = tmp_path / "a.mp4", tmp_path / "link.mp4"
+    with VideoSink(source, 25) as sink:
+        for t in range(3):
+            sink.write(scene(t))
+    link.symlink_to(source)
+    content = source.read_bytes()
+    for out in (source, link):
+        with pytest.raises(VideoError, match="is the video that is read"):
+            pose.write(str(source), out, whole_frame=True)
+    assert source.read_bytes() == content
 
 
 def test_bad_questions(pose: VideoPose, video: Path, tmp_path: Path) -> None:
