@@ -254,13 +254,22 @@ def test_the_gate_share_is_the_share_of_macs(build: Forms, make_video: Callable)
 def test_norm_gates_have_a_share_but_no_loss(
     build: Forms, make_video: Callable, gate: dict
 ) -> None:
-    net = build(gate, gate_loss=dict(type="GateLoss", weight=0.5)).train()
+    net = build(gate).train()
     losses = net(make_video(2, 3, SIZE, torch.float64), samples([3, 3]), mode="loss")
     assert "loss_gate" not in losses
     if "train_gates" in gate:
         assert 0.02 < losses["gate_share"] < 0.98
     else:
         assert losses["gate_share"] == 1
+
+
+@pytest.mark.parametrize(("gate", "found"), [(NORM, "InputNormGate"), (None, "none")])
+def test_a_gate_loss_without_gates_that_learn_is_an_error(
+    build: Forms, make_video: Callable, gate: dict | None, found: str
+) -> None:
+    net = build(gate, gate_loss=dict(type="GateLoss", weight=0.5)).train()
+    with pytest.raises(ValueError, match=f"needs gates that learn .* found {found}"):
+        net(make_video(1, 2, SIZE, torch.float64), samples([2]), mode="loss")
 
 
 def test_a_whole_training_step_learns(build: Forms, make_video: Callable) -> None:
@@ -384,7 +393,8 @@ def test_padding_changes_nothing(
 
 @pytest.mark.parametrize("gate", [dict(NORM, train_gates=True), GUMBEL], ids=["norm", "gumbel"])
 def test_padding_is_not_in_the_loss(build: Forms, make_video: Callable, gate: dict) -> None:
-    net = build(gate, gate_loss=dict(type="GateLoss", weight=0.5)).eval()
+    loss = dict(type="GateLoss", weight=0.5) if gate is GUMBEL else None
+    net = build(gate, gate_loss=loss).eval()
     images = make_video(2, 5, SIZE, torch.float64)
     losses = net(images, samples([5, 2]), mode="loss")
     images[7:] = torch.randn_like(images[7:])
@@ -500,6 +510,7 @@ def test_flat_samples_take_mmposes_own_path(
         (dict(mode="video"), "'video'"),
         (dict(chunk=0), "got 0"),
         (dict(chunk=2.5), "got 2.5"),
+        (dict(refresh_evry=8), "no 'refresh_evry'; there are mode, chunk, cut, refresh_every"),
     ],
 )
 def test_a_bad_test_cfg_is_an_error(build: Forms, test_cfg: dict, words: str) -> None:

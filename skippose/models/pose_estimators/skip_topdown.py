@@ -24,6 +24,16 @@ from skippose.report import Report
 from skippose.runtime import Stream
 
 MODES = ("clip", "stream", "frozen")
+# What is read of test_cfg: here, and by mmpose's top-down estimator and heads.
+_TEST_CFG = ("mode", "chunk", "cut", "refresh_every")
+_MMPOSE_TEST_CFG = (
+    "flip_test",
+    "flip_mode",
+    "shift_heatmap",
+    "shift_coords",
+    "output_heatmaps",
+    "output_keypoint_indices",
+)
 
 
 @MODELS.register_module()
@@ -42,7 +52,6 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
       ``'frozen'``: the first frame's output for the whole clip, what results are measured from.
     - ``chunk``: frames that clip mode computes at once, to bound its memory; all by default.
     - ``cut``, ``refresh_every``: see :func:`skippose.clips`.
-    - ``keep_masks``: keep the gates of the last clips in ``last_masks`` (for pictures).
 
     With ``flip_test`` the flipped clip goes through the network as a clip of its own, with its own
     state; both passes are counted.
@@ -53,13 +62,15 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             so that the head is gated alike. ``False`` leaves them dense.
         reference: for those convolutions; by default the backbone's.
         overrides: gates of single layers among those, by name or glob pattern.
-        gate_loss: config of a ``GateLoss``, added where gates learn.
+        gate_loss: config of a ``GateLoss``. Training with one needs gates that learn; testing does
+            not, so that thresholds that were learned may be written down as fixed ones.
         consistency: weight of a further loss on clips, the mean square of the difference from the
             network's own dense answer, which is a target without a gradient. 0 leaves it out.
         **kwargs: as for ``TopdownPoseEstimator``.
 
     Raises:
-        ValueError: for an unknown mode, a chunk below 1 or a negative consistency.
+        ValueError: for an unknown key or mode of ``test_cfg``, a chunk below 1 or a negative
+            consistency.
     """
 
     def __init__(
@@ -92,12 +103,19 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         self.consistency = float(consistency)
         self._check_test_cfg()
 
-    @property
-    def _gates_learn(self) -> bool:
-        layers = (m for m in self.modules() if isinstance(m, SkipConv2d))
-        return any(layer.gate is not None and layer.gate.learns for layer in layers)
+    def _check_gates_learn(self) -> None:
+        gates = [m.gate for m in self.modules() if isinstance(m, SkipConv2d) and m.gate is not None]
+        if not any(gate.learns for gate in gates):
+            raise ValueError(
+                f"gate_loss needs gates that learn (GumbelGate, GumbelNormGate), found "
+                f"{', '.join(sorted({type(gate).__name__ for gate in gates})) or 'none'}; "
+                "without such gates set gate_loss=None"
+            )
 
     def _check_test_cfg(self) -> None:
+        known = (*_TEST_CFG, *_MMPOSE_TEST_CFG)
+        if unknown := sorted(set(self.test_cfg) - set(known)):
+            raise ValueError(f"test_cfg has no {unknown[0]!r}; there are {', '.join(known)}")
         mode = self.test_cfg.get("mode", "clip")
         if mode not in MODES:
             raise ValueError(f"test_cfg mode must be one of {MODES}, got {mode!r}")
@@ -126,13 +144,18 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             data_samples: B lists of samples, one for each real frame.
 
         Returns:
-            mmpose's losses; ``loss_consistency`` where that has a weight; ``loss_gate`` where gates
-            learn; ``gate_share``, the share of the gated layers' MACs, which is logged and not a
-            loss.
+            mmpose's losses; ``loss_consistency`` where that has a weight; ``loss_gate`` where there
+            is a gate loss; ``gate_share``, the share of the gated layers' MACs, which is logged and
+            not a loss.
+
+        Raises:
+            ValueError: if no frame is labelled, or no gate can learn from the gate loss.
         """
         nested = _by_clip(data_samples)
         if nested is None:
             return super().loss(inputs, data_samples)
+        if self.gate_loss is not None:
+            self._check_gates_learn()
         lengths = [len(clip) for clip in nested]
         frames = inputs.shape[0] // len(nested)
         dense = None
@@ -158,8 +181,7 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         if dense is not None:
             losses["loss_consistency"] = self.consistency * _distance(outputs, dense, lengths)
         share = run.gate_loss()
-        # Wherever gates learn, on every process alike, for a target is compared over all of them.
-        if self.gate_loss is not None and self._gates_learn:
+        if self.gate_loss is not None:
             losses["loss_gate"] = self.gate_loss(share)
         losses["gate_share"] = share.detach().to(inputs.device)
         return losses
