@@ -39,8 +39,8 @@ def run_of(argument: str) -> tuple[str, dict[str, float]]:
 
 def cell(metrics: dict[str, float], key: str, form: str) -> str:
     value = metrics.get(key)
-    if value is None:
-        return "-"
+    if value is None or math.isnan(value):
+        return "-"  # nothing was measured
     return form.format(value) if math.isfinite(value) else "all skipped"
 
 

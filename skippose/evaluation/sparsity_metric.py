@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ class SparsityMetric(BaseMetric):
     Gives ``GMACs`` per frame after a clip's first, gates included; ``reduction``, the dense
     network's MACs over those; ``sparsity``, the mean over gated layers of the outputs skipped;
     ``dense_GMACs``, also the cost of a first frame. Every layer's density goes to the vis backends
-    as ``density/<layer>``, and with the totals to ``sparsity.json`` beside the log.
+    as ``density/<layer>``, and with the totals to ``sparsity.json`` beside the log. Where no clip
+    has a second frame, ``dense_GMACs`` alone is measured, and given.
 
     Args:
         out_file: where to write the JSON; by default ``sparsity.json`` in the log's folder.
@@ -71,18 +73,19 @@ class SparsityMetric(BaseMetric):
             )
         report = total(reports)
         self._publish(report)
-        return {
+        found = {
             "GMACs": report.gmacs,
             "reduction": report.reduction,
             "sparsity": report.sparsity,
             "dense_GMACs": report.dense_gmacs,
         }
+        return _measured(found)
 
     def _publish(self, report: Report) -> None:
         step = MessageHub.get_current_instance().get_info("iter", 0)
         if Visualizer._instance_dict:
             scalars = {f"density/{name}": value for name, value in report.densities.items()}
-            Visualizer.get_current_instance().add_scalars(scalars, step=step)
+            Visualizer.get_current_instance().add_scalars(_measured(scalars), step=step)
         out_file = self.out_file
         if out_file is None:
             log_file = getattr(MMLogger.get_current_instance(), "log_file", None)
@@ -90,3 +93,8 @@ class SparsityMetric(BaseMetric):
                 return
             out_file = str(Path(log_file).parent / "sparsity.json")
         dump({"iter": step, **report.to_dict()}, out_file, indent=1)
+
+
+def _measured(values: dict[str, float]) -> dict[str, float]:
+    """Without NaN, for which JSON has no word and mmengine's backends no rule."""
+    return {name: value for name, value in values.items() if not math.isnan(value)}

@@ -74,6 +74,13 @@ def test_it_is_registered() -> None:
     assert type(METRICS.build(dict(type="SparsityMetric"))) is SparsityMetric
 
 
+def test_clips_of_one_frame_measure_the_dense_network_alone(tmp_path: Path) -> None:
+    Visualizer.get_instance("test", vis_backends=[dict(type="LocalVisBackend")], save_dir=tmp_path)
+    costs = report(0, 0.0, 0.0)
+    assert evaluate(SparsityMetric(), clip("one", 1, costs)) == {"dense_GMACs": DENSE}
+    assert not [path for path in tmp_path.rglob("*.json") if "NaN" in path.read_text()]
+
+
 def test_the_totals_are_over_all_frames_of_all_clips() -> None:
     values = evaluate(SparsityMetric(), clip("one", 5, FIRST), clip("two", 3, SECOND))
     assert values == pytest.approx(EXPECTED)

@@ -32,6 +32,15 @@ def test_rows_and_columns(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_not_measured_is_a_dash(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.json", tmp_path / "other.json"
+    one.write_text('{"PCK": 0.5, "GMACs": NaN}')  # as older versions wrote it
+    other.write_text('{"PCK": 0.25}')
+    lines = run(f"one={one}", f"other={other}").stdout.splitlines()
+    rows = [[c.strip() for c in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert rows == [["one", "50.00%", "-"], ["other", "25.00%", "-"]]
+
+
 def test_a_missing_file_is_named() -> None:
     failed = run("dense=nowhere.json")
     assert failed.returncode == 2
