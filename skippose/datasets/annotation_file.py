@@ -61,6 +61,8 @@ def read_clips(
                     f"annotation file {path}: entry {number} of {key!r} has no {missing[0]!r}: "
                     f"found {sorted(entry)}"
                 )
+    if not content["images"]:
+        raise ValueError(f"annotation file {path}: 'images' is empty")
     for image in content["images"]:  # as mmpose's own loader does before it parses
         image["img_id"] = image["id"]
         image["img_path"] = osp.join(dataset.data_prefix["img"], image["file_name"])
@@ -71,11 +73,22 @@ def read_clips(
         try:
             info = dataset.parse_data_info(dict(raw_ann_info=annotation, raw_img_info=image))
         except (ValueError, TypeError, KeyError) as error:
+            if missing := [name for name in ("width", "height") if name not in image]:
+                raise ValueError(
+                    f"{image['file_name']}: image {image['id']} has no {missing[0]!r}: found "
+                    f"{sorted(set(image) - {'img_id', 'img_path'})}"
+                ) from error
             raise ValueError(
                 f"{image['file_name']}: annotation {annotation['id']} cannot be read "
                 f"({type(error).__name__}: {error}); expected bbox (x, y, w, h), and keypoints "
                 "(x, y, visibility) for every joint"
             ) from error
+        joints = dataset.metainfo["num_keypoints"]
+        if info and info["keypoints"].shape[1] != joints:
+            raise ValueError(
+                f"{image['file_name']}: annotation {annotation['id']} has "
+                f"{info['keypoints'].shape[1]} joints, {type(dataset).__name__} has {joints}"
+            )
         if info and np.isfinite(info["bbox"]).all() and dataset._is_valid_instance(info):
             return info
         rejected.append(image["file_name"])

@@ -64,7 +64,7 @@ def index_clips(
         ValueError: Track ids are missing where a video has several people, or only some are
             missing, or one person has two annotations in an image; an annotation of an image that
             the file does not list; an image listed twice; an id that two images or two annotations
-            have. The message names the file.
+            have; a frame_id that two images of one video have. The message names the file.
     """
     if twice := _twice(image["file_name"] for image in images):
         raise ValueError(f"the annotation file lists an image twice: {twice[0]}")
@@ -84,6 +84,9 @@ def index_clips(
 
     clips: list[Clip] = []
     for video, frames in videos_of(images).items():
+        if twice := _twice(image["frame_id"] for image in frames if "frame_id" in image):
+            same = [image["file_name"] for image in frames if image.get("frame_id") == twice[0]]
+            raise ValueError(f"images {same} have the same frame_id {twice[0]}")
         tracks = _tracks(video, frames, by_image)
         empty = [not by_image[image["id"]] for image in frames]
         for track, members in sorted(tracks.items(), key=lambda item: str(item[0])):

@@ -116,6 +116,15 @@ def test_people_of_a_video_are_clips(posetrack):
             lambda p: p.images.append(dict(p.images[0], id=99)),
             "lists an image twice: images/v/0",
         ),
+        (lambda p: p.images.clear(), r"val.json: 'images' is empty"),
+        (
+            lambda p: p.images[2].pop("width"),
+            r"val.json: images/v/000002.jpg: image 2 has no 'width': found \['file_name', 'height'",
+        ),
+        (
+            lambda p: p.annotations[3].update(keypoints=[1.0] * 48),
+            "val.json: images/v/000001.jpg: annotation 11 has 16 joints, PoseTrack18Dataset has 17",
+        ),
         (lambda p: p.images[2].pop("file_name"), "entry 2 of 'images' has no 'file_name'"),
         (lambda p: p.annotations[3].pop("image_id"), "entry 3 of 'annotations' has no 'image_id'"),
         (

@@ -102,6 +102,14 @@ def test_an_image_listed_twice_is_named():
         index_clips(images, [], keep)
 
 
+def test_a_frame_id_that_occurs_twice_in_a_video_is_named():
+    images = [dict(i, frame_id=7) for i in video("v", [0, 1]) + video("w", [0])]
+    with pytest.raises(ValueError, match=r"'v/000.jpg', 'v/001.jpg'\] have the same frame_id 7"):
+        index_clips(images, [], keep)
+    images[1]["frame_id"] = 8  # another video may have it
+    assert shape(index_clips(images, labels(images, 0, [0]), keep)) == {"v#0": "x-"}
+
+
 @pytest.mark.parametrize(
     ("length", "clip_len", "stride", "windows"),
     [
