@@ -125,6 +125,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"mm(cv|engine|pose|det)\b")
+            # Those of this video are for who runs it, whatever PYTHONWARNINGS says.
+            warnings.filterwarnings("always", category=UserWarning, module=r"skippose\b")
             warnings.showwarning = lambda message, *_: console.print(f"warning: {message}")
             done = run(args, console)
     except (VideoError, BoxError, ValueError, OSError) as error:

@@ -122,8 +122,7 @@ class VideoSource(AbstractContextManager["VideoSource"]):
         # No error: what a container announces is an estimate in some, and wrong in others.
         if self.count is not None and self.count > index:
             warnings.warn(
-                f"{self.name}: ends after {index} frames, its header announces {self.count}; it "
-                "may be cut off",
+                f"{self.name} ended after {index} of {self.count} frames; it may be cut off",
                 stacklevel=2,
             )
 

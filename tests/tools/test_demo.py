@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -139,6 +141,25 @@ def test_what_was_written_before_an_interruption_plays(
     with pytest.raises(SystemExit, match="interrupted"):
         demo.main([str(video), *NETWORK, "--whole-frame", "--show", "--out", str(out)])
     assert read(out)[0] == 4
+
+
+def test_a_video_that_is_cut_off_is_a_warning(
+    demo: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cut.avi"
+    noise = np.random.default_rng(0).integers(0, 255, (12, 48, 64, 3), np.uint8)
+    with VideoSink(path, 25) as sink:
+        for image in noise:
+            sink.write(image)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with VideoSource(path) as cut:
+        if cut.count != 12:
+            pytest.skip("this OpenCV does not say how many frames the header announces")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as PYTHONWARNINGS=ignore does
+        demo.main([str(path), *NETWORK, "--whole-frame", "--out", str(tmp_path / "o.mp4")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"warning: .* ended after \d of 12 frames", said)
 
 
 def test_nothing_to_do_is_an_error(

@@ -87,7 +87,7 @@ def test_a_truncated_file_gives_what_it_has(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with VideoSource(path) as video:
         if video.count == 40:
-            with pytest.warns(UserWarning, match=r"ends after \d+ frames, its header announces 40"):
+            with pytest.warns(UserWarning, match=r"ended after \d+ of 40 frames"):
                 count = len(list(video))
         else:
             count = len(list(video))
