@@ -25,6 +25,7 @@ from skippose.calibration.store import Store
 from skippose.evaluation.clip_bank import (
     LoadedClip,
     build_dataset,
+    check_config,
     data_identity,
     file_digest,
     spread,
@@ -61,6 +62,10 @@ class Calibration:
         self.task = progress.add_task("reading clips", total=None)
         config = Config.fromfile(args.config)
         config.merge_from_dict(args.cfg_options)
+        try:
+            check_config(config, args.config)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
         self.model = config.model.to_dict()
         data = calibration_set(config)
         identity = [

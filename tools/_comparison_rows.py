@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from skippose.evaluation.clip_bank import data_identity, file_digest
+from skippose.evaluation.clip_bank import check_config, data_identity, file_digest
 from skippose.evaluation.comparison import Row, dense_model, frozen_model
 from skippose.evaluation.perturbations import Perturbation
 
@@ -45,6 +45,10 @@ def plan(args: argparse.Namespace) -> list[Row]:
             if checkpoint not in digests:
                 digests[checkpoint] = file_digest(checkpoint)
             base = read_config(path, args.cfg_options)
+            try:
+                check_config(base, path)
+            except ValueError as error:
+                raise SystemExit(str(error)) from error
 
             def add(
                 name: str,

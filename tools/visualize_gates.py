@@ -25,7 +25,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 import skippose  # noqa: F401  (registers its models, data sets and metrics)
-from skippose.evaluation.clip_bank import build_dataset
+from skippose.evaluation.clip_bank import build_dataset, check_config
 from skippose.evaluation.comparison import build_network
 from skippose.video import VideoSink
 from skippose.visualization.clip_gates import run_clip
@@ -56,7 +56,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
     )
-    args = options.parse_args(arguments)
+    args, more = options.parse_known_args(arguments)
+    if more:
+        options.error(
+            f"unrecognized arguments: {' '.join(more)}; clips are those of the config's test data "
+            "(for a video: tools/demo.py)"
+        )
     for name in ("max_layers", "strip", "frames", "fps"):
         if getattr(args, name) < 1:
             options.error(
@@ -81,9 +86,10 @@ def chosen_clips(ids: list[str], wanted: list[str] | None) -> list[int]:
             n for n, name in enumerate(ids) if pattern in name or fnmatchcase(name, pattern)
         ]
         if not matches:
+            video = "; for a video: tools/demo.py" if Path(pattern).exists() else ""
             raise SystemExit(
                 f"no clip matches {pattern!r}; there are {len(ids)}, the first are {ids[:3]} "
-                "(--list prints all)"
+                f"(--list prints all){video}"
             )
         found += [n for n in matches if n not in found]
     return found
@@ -123,8 +129,9 @@ def main(arguments: list[str] | None = None) -> None:
     config = Config.fromfile(args.config)
     config.merge_from_dict(args.cfg_options)
     try:
+        check_config(config, args.config)
         dataset = build_dataset(config.test_dataloader.dataset.to_dict())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from error
     ids = [dataset.get_data_info(n)["clip_id"] for n in range(len(dataset))]
     if args.list:

@@ -14,9 +14,12 @@ import cv2
 import numpy as np
 import torch
 from mmengine.fileio import exists, get
-from mmpose.registry import DATASETS
+from mmpose.registry import DATASETS, MODELS
 from mmpose.structures import PoseDataSample
 from torch import Tensor
+
+from skippose.datasets import ClipDataset
+from skippose.models import SkipTopdownPoseEstimator
 
 CAMERAS = ("still", "moving")
 STILL_FLOW = 0.1
@@ -44,6 +47,27 @@ class LoadedClip:
     def batch(self) -> dict[str, Any]:
         """What ``test_step`` of an estimator takes."""
         return dict(inputs=[self.inputs], data_samples=[self.samples])
+
+
+def check_config(config: Mapping[str, Any], name: str) -> None:
+    """Whether a config describes what runs over clips.
+
+    Raises:
+        ValueError: if its network takes no clips or its test data are none; ``name`` is in the
+            message.
+    """
+    model = config.get("model", {}).get("type")
+    data = config.get("test_dataloader", {}).get("dataset", {}).get("type")
+    for registry, kind, base in (
+        (MODELS, model, SkipTopdownPoseEstimator),
+        (DATASETS, data, ClipDataset),
+    ):
+        found = registry.get(kind) if isinstance(kind, str) else kind
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise ValueError(
+                f"{name}: found {model} and test data in {data}; expected a gated network "
+                "(SkipTopdownPoseEstimator) on a ClipDataset"
+            )
 
 
 def build_dataset(config: Mapping[str, Any], crop: str | None = None) -> Any:

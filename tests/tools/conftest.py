@@ -28,6 +28,18 @@ def synthetic_clips(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def dense_config(tmp_path: Path) -> str:
+    """A config of mmpose's own kind, as far as the tools read it."""
+    path = tmp_path / "dense.py"
+    path.write_text(
+        'model = dict(type="TopdownPoseEstimator")\n'
+        'test_dataloader = dict(dataset=dict(type="JhmdbDataset"))\n'
+        "train_dataloader = test_dataloader\n"
+    )
+    return str(path)
+
+
 # PoseTrack18's joints and videos, by names that poseval knows; the second and third end the head.
 POSETRACK_NAMES = ["nose", "head_bottom", "head_top"] + [
     f"{side}_{joint}"

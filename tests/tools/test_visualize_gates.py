@@ -66,6 +66,18 @@ def test_clips_are_chosen_by_id_part_or_pattern(tool: ModuleType) -> None:
         tool.chosen_clips(ids, ["swim"])
 
 
+def test_a_dense_config_and_a_video_are_refused(
+    tool: ModuleType, dense_config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"found TopdownPoseEstimator .* on a ClipDataset"):
+        tool.main([dense_config, CHECKPOINT])
+    with pytest.raises(SystemExit, match=r"no clip matches .* for a video: tools/demo\.py"):
+        tool.chosen_clips(["a/walk_1#0"], [CONFIG])  # any file
+    with pytest.raises(SystemExit):
+        tool.main([CONFIG, CHECKPOINT, "walk.mp4"])
+    assert "for a video: tools/demo.py" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_what_is_wrong_is_said(tool: ModuleType, tmp_path: Path, capsys, monkeypatch) -> None:
     with pytest.raises(SystemExit, match="no layer matches"):
