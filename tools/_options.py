@@ -47,6 +47,14 @@ def parser(description: str) -> argparse.ArgumentParser:
     return options
 
 
+def check_output(options: argparse.ArgumentParser, name: str, path: Path) -> None:
+    """Ends with an error, before any work, if a file cannot be written."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    there = path if path.exists() else folder
+    if path.is_dir() or not folder.is_dir() or not os.access(there, os.W_OK):
+        options.error(f"{name} {path} cannot be written")
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Reads the config and sets launcher and work directory (option, else config, else name)."""
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))

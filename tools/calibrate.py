@@ -36,6 +36,7 @@ import time
 from pathlib import Path
 
 from _calibration import Calibration
+from _options import check_output
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
@@ -121,6 +122,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
         options.error(f"--out is a config and ends with .py, got {args.out}")
     if args.out.resolve() == Path(args.config).resolve():
         options.error("--out is the config itself")
+    check_output(options, "--out", args.out)
+    if args.table is not None:
+        check_output(options, "--table", args.table)
     return args
 
 

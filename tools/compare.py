@@ -35,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from _comparison_rows import command, described, plan, references, settings_text
-from _comparison_tables import CONSOLE, curve_of, write
+from _comparison_tables import CONSOLE, beside, curve_of, write
+from _options import check_output
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -129,6 +130,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     args = options.parse_args(arguments)
     if len(args.pairs) % 2:
         options.error(f"expected pairs of CONFIG CHECKPOINT, got {len(args.pairs)} names")
+    check_output(options, "--out", beside(args.out, ".csv"))
     for text in args.perturb:
         if text != "none":
             try:
@@ -267,10 +269,6 @@ def budgets(
             [results[row.identity] for row in here if curve_of(row.name) == name]
             for name in args.equal_budgets
         ]
-        for name, curve in zip(args.equal_budgets, curves, strict=True):
-            if not curve:
-                known = sorted({curve_of(row.name) for row in here})
-                raise SystemExit(f"--equal-budgets: no curve is called {name!r}; there are {known}")
         for subset in SUBSETS:
             parts = [[result.subset(subset) for result in curve] for curve in curves]
             if parts[0][0].clip_ids:
@@ -290,6 +288,10 @@ def main(arguments: list[str] | None = None) -> None:
     MMLogger.get_instance("compare", log_level=logging.WARNING)
     how = shlex.join(["python", "tools/compare.py", *(arguments or sys.argv[1:])])
     rows = plan(args)
+    known = sorted({curve_of(row.name) for row in rows if row.role == "network"})
+    for name in args.equal_budgets or ():
+        if name not in known:
+            raise SystemExit(f"--equal-budgets: no curve is called {name!r}; there are {known}")
     results = compute(rows, args)
     write(figures(rows, results, args), budgets(rows, results, args), args, how)
     CONSOLE.print(f"Tables and pictures are {args.out}.*. To get them again:")

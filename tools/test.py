@@ -6,10 +6,11 @@ python tools/test.py CONFIG CHECKPOINT --out metrics.json --dump predictions.pkl
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import mmengine
-from _options import build_runner, draw_poses, hook_config, load_config, parser
+from _options import build_runner, check_output, draw_poses, hook_config, load_config, parser
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
@@ -43,6 +44,13 @@ def parse_args() -> argparse.Namespace:
     args = options.parse_args()
     if args.dump is not None and not args.dump.endswith((".pkl", ".pickle")):
         options.error(f"--dump writes a .pkl or .pickle file, not {args.dump}")
+    if args.out is not None and not args.out.endswith(
+        (".json", ".yml", ".yaml", ".pkl", ".pickle")
+    ):
+        options.error(f"--out writes a .json, .yml or .pkl file, not {args.out}")
+    for name in ("out", "dump"):
+        if getattr(args, name) is not None:
+            check_output(options, f"--{name}", Path(getattr(args, name)))
     return args
 
 

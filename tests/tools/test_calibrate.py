@@ -226,6 +226,8 @@ def test_the_fragment_is_taken_by_the_tools(found, tmp_path):
         (["--target-gmacs", "1", "--levels", "4"], "odd"),
         (["--target-gmacs", "1", "--out", "thresholds.json"], r"ends with \.py"),
         (["--target-gmacs", "1", "--out", CONFIG], "config itself"),
+        (["--target-gmacs", "1", "--out", f"{CHECKPOINT}/out.py"], "out.py cannot be written"),
+        (["--target-gmacs", "1", "--table", str(ROOT)], "--table .* cannot be written"),
     ],
 )
 def test_bad_input(calibrate, tmp_path, capsys, options, message):
@@ -234,3 +236,9 @@ def test_bad_input(calibrate, tmp_path, capsys, options, message):
         calibrate([CONFIG, CHECKPOINT, *options, *out])
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dense_config_is_refused(calibrate, dense_config, tmp_path):
+    out = str(tmp_path / "out.py")
+    with pytest.raises(SystemExit, match=r"found TopdownPoseEstimator .* on a ClipDataset"):
+        calibrate([dense_config, CHECKPOINT, "--target-gmacs", "1", "--out", out])

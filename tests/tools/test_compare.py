@@ -1,6 +1,7 @@
 """tools/compare.py"""
 
 import csv
+import importlib.util
 import json
 import math
 import os
@@ -206,3 +207,40 @@ def test_bad_input(tmp_path, options, message):
     done = run("compare", *options, "--out", tmp_path / "out", "--cache", tmp_path / "rows")
     assert done.returncode != 0 and message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    spec = importlib.util.spec_from_file_location("compare", ROOT / "tools" / "compare.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # Whatever is refused is refused before the first row.
+    monkeypatch.setattr(module, "compute", lambda rows, args: pytest.fail("it began to compute"))
+    return module
+
+
+def test_a_dense_config_is_refused(tool, dense_config, tmp_path):
+    with pytest.raises(SystemExit, match=r"found TopdownPoseEstimator .* on a ClipDataset"):
+        tool.main([dense_config, CHECKPOINT, "--out", str(tmp_path / "out")])
+
+
+def test_output_is_checked_before_the_work(tool, synthetic_clips, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SKIPPOSE_SYNTHETIC", str(synthetic_clips))
+    monkeypatch.chdir(ROOT)
+    options = [CONFIG, CHECKPOINT, "--cache", str(tmp_path), "--out"]
+    with pytest.raises(SystemExit):
+        tool.main([*options, f"{CHECKPOINT}/out"])
+    assert "out.csv cannot be written" in capsys.readouterr().err
+    curves = ["--equal-budgets", "foo", "bar"]
+    with pytest.raises(SystemExit, match="no curve is called 'foo'; there are .*hold"):
+        tool.main(
+            [
+                *options,
+                str(tmp_path / "out"),
+                "--variant",
+                "hold/1",
+                "model.backbone.gate.eps=1",
+                *curves,
+            ]
+        )

@@ -147,6 +147,8 @@ def test_the_given_checkpoint_is_tested_whatever_the_options_say(monkeypatch):
     [
         ("train.py", ["--amp", "--cfg"], "--cfg"),
         ("test.py", ["x.pth", "--dump", "out.json"], "out.json"),
+        ("test.py", ["x.pth", "--out", "m.csv"], "m.csv"),
+        ("test.py", ["x.pth", "--out", f"{CONFIG}/m.json"], "m.json cannot be written"),
     ],
 )
 def test_bad_options_are_named(tool, options, message, monkeypatch, capsys):
