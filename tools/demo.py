@@ -22,6 +22,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 
 import cv2
 import numpy as np
@@ -65,7 +66,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
     )
-    args = options.parse_args(arguments)
+    try:
+        args = options.parse_args(arguments)
+    except ValueError:  # mmengine's DictAction raises it; argparse catches those of types alone
+        options.error("--cfg-options takes KEY=VALUE ...")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        options.error(f"--device {args.device}: torch finds no CUDA device here")
     if args.out is None and not args.show:
         options.error("nothing to do: give --out FILE, --show, or both")
     if args.frames is not None and args.frames < 1:
@@ -77,18 +83,23 @@ def run(args: argparse.Namespace, console: Console) -> Summary:
     """Runs the video through the network; returns what was done."""
     video = VideoSource(args.source)  # before the network is built: it says at once what is wrong
     config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options)
-    pose = VideoPose(
-        config,
-        args.checkpoint,
-        device=args.device,
-        masks=not args.no_masks,
-        backend=args.backend,
-        cut=args.cut,
-        refresh_every=args.refresh_every,
-        threshold=args.threshold,
-        stabilise=args.stabilise,
-    )
+    try:
+        config.merge_from_dict(args.cfg_options)
+        pose = VideoPose(
+            config,
+            args.checkpoint,
+            device=args.device,
+            masks=not args.no_masks,
+            backend=args.backend,
+            cut=args.cut,
+            refresh_every=args.refresh_every,
+            threshold=args.threshold,
+            stabilise=args.stabilise,
+        )
+    except (TypeError, KeyError) as error:  # a setting of no class, a class of no registry
+        raise ValueError(f"{args.config}: {error.args[0]}") from error
+    except (UnpicklingError, EOFError) as error:
+        raise ValueError(f"{args.checkpoint} is no checkpoint: {error}") from error
     where = dict(bbox=args.bbox, tracks=args.tracks, whole_frame=args.whole_frame)
     columns = (
         TextColumn("{task.description}"),

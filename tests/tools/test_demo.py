@@ -89,6 +89,10 @@ def test_a_window_shows_it_and_q_ends_it(
         (["--bbox", "10", "10", "0", "20"], "width and height must be above 0, found 0 x 20"),
         (["--tracks", "none.txt"], "none.txt: no such tracks file"),
         (["--whole-frame", "--backend", "magic"], "'magic'"),
+        (["--cfg-options", "model.backbone.gate.epz=1"], r"skip_hrnet_small.py: .*'epz'"),
+        (["--cfg-options", "model.backbone.gate.type=None1"], "unknown gate type 'None1'"),
+        (["--cfg-options", "model.head.type.a=1"], r"skip_hrnet_small.py: .*"),
+        (["--checkpoint", str(ROOT / "README.md")], r"README.md is no checkpoint: invalid load"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
@@ -160,6 +164,26 @@ def test_a_video_that_is_cut_off_is_a_warning(
         demo.main([str(path), *NETWORK, "--whole-frame", "--out", str(tmp_path / "o.mp4")])
     said = " ".join(capsys.readouterr().out.split())
     assert re.search(r"warning: .* ended after \d of 12 frames", said)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cfg-options", "model.backbone.gate"], "--cfg-options takes KEY=VALUE"),
+        (["--device", "cuda:1"], "--device cuda:1: torch finds no CUDA device"),
+    ],
+)
+def test_bad_options_are_said_in_a_line(
+    demo: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        demo.main(["in.mp4", *NETWORK, "--whole-frame", "--out", "o.mp4", *options])
+    assert message in capsys.readouterr().err
 
 
 def test_nothing_to_do_is_an_error(
