@@ -139,12 +139,12 @@ def as_output(x: Tensor, value: Value) -> Tensor:
     return x.flatten(1) if value.flat else x
 
 
-def block_weights(op: Conv, size: tuple[int, int]) -> Tensor:
-    """(Hb, Wb) float64: the share of all outputs that lie in each block; sums to 1."""
+def block_sizes(op: Conv, size: tuple[int, int]) -> Tensor:
+    """(Hb, Wb) float64: how many outputs lie in each block."""
     edges = []
     for extent, block in zip(size, op.block, strict=True):
         count = math.ceil(extent / block)
         rows = torch.full((count,), float(block), dtype=torch.float64)
         rows[-1] = extent - (count - 1) * block
-        edges.append(rows / extent)
+        edges.append(rows)
     return edges[0][:, None] * edges[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skippose.ops.geometry import accumulation_dtype
 from skippose.runtime.backends import imposed_mask
-from skippose.runtime.dense_ops import activate, activate_into, affine, block_weights
+from skippose.runtime.dense_ops import activate, activate_into, affine, block_sizes
 from skippose.runtime.maps import Tables
 from skippose.runtime.plan import Conv, Plan
 from skippose.runtime.torch_gates import ChangeGate, gate_of
@@ -71,9 +71,9 @@ class ConvNode:
         valid = (self.writes.rows <= last).unflatten(1, self.block)
         self.valid = None if bool(valid.all()) else valid
         self.reads = self.writes if self.valid is None else t.blocks(out, self.block)
-        self.share = None if op.gated is None else block_weights(op, self.size).flatten()
-        even = self.share is not None and bool((self.share == self.share[0]).all())
-        self.even = 1 / self.cells if even else None
+        # Outputs in each block. Divided last: shares that are equal to a cut must come out so.
+        self.sizes = None if op.gated is None else block_sizes(op, self.size).flatten()
+        self.even = self.sizes is not None and bool((self.sizes == self.sizes[0]).all())
 
         self.exact = accumulation_dtype(plan.dtype)
         self.dtype = plan.dtype
@@ -264,16 +264,18 @@ class ConvNode:
 
     def _shares(self, where: Tensor) -> list[float]:
         """The share of each slot's outputs that lie in these blocks."""
-        assert self.share is not None
-        if self.slots == 1 and self.even is not None:
-            return [where.shape[0] * self.even]
+        assert self.sizes is not None
+        if self.slots == 1 and self.even:
+            return [where.shape[0] / self.cells]
+        outputs = self.size[0] * self.size[1]
         if self.slots == 1:
-            return [float(self.share.index_select(0, where).sum())]
+            return [float(self.sizes.index_select(0, where).sum()) / outputs]
         sums = torch.zeros(self.slots, dtype=torch.float64)
-        return sums.index_add_(0, where // self.cells, self.share[where % self.cells]).tolist()
+        sums.index_add_(0, where // self.cells, self.sizes[where % self.cells])
+        return sums.div_(outputs).tolist()
 
     def _note(self, where: Tensor) -> None:
-        if self.share is None:
+        if self.sizes is None:
             return
         self._where = where
         self._density = [a + b for a, b in zip(self._density, self._shares(where), strict=True)]

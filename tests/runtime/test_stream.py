@@ -474,6 +474,23 @@ def test_a_state_of_another_version(state):
         Stream(make_net()).load_state_dict(state)
 
 
+# -- cuts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_density_that_equals_the_cut_is_none(slots):
+    gate = InputNormGate(0.1, scale="absolute", block=2, block_mode="fixed")
+    net = skippose.convert(nn.Sequential(nn.Conv2d(3, 2, 1)), gate).to(KIND["dtype"]).eval()
+    stream, x = Stream(net, cut=0.3), torch.rand(slots, 3, 4, 10, dtype=KIND["dtype"])
+    stream(x)
+    x[:, :, :2, :6] += 1  # 3 of 10 blocks; but 3 * 0.1 > 0.3
+    stream(x)
+    assert stream.report().densities["0"] == pytest.approx(0.3)
+    x[:, :, :2, :8] += 1  # 4
+    stream(x)
+    assert stream.report().densities["0"] == pytest.approx((0.3 + 1) / 2)
+
+
 # -- imposed masks --------------------------------------------------------------------------------
 
 
