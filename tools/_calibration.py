@@ -89,6 +89,10 @@ class Calibration:
             store = Store(args.cache / "motion.json", data_identity(data, POOL))
             known = store.get(["motion", args.frames], lambda: self._motion(dataset, pool))
             chosen = [pool[n] for n in representative(known, args.clips)]
+        if len(chosen) < args.clips:
+            progress.console.print(
+                f"--clips {args.clips}: {len(chosen)} are used, of {len(dataset)} training clips"
+            )
         self._stage("reading clips", len(chosen))
         self.clips = []
         for index in chosen:

@@ -113,6 +113,9 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("what", choices=("thresholds", "compare"))
     options.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cells to choose")
     args, more = options.parse_known_args(arguments)
+    for text in args.only:
+        if not any(text in name for name in cells()):
+            options.error(f"--only: no cell's name holds {text!r}; there are {'; '.join(cells())}")
     chosen = {n: s for n, s in cells().items() if any(text in n for text in args.only)}
     if args.what == "thresholds":
         if more:

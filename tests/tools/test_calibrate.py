@@ -164,7 +164,7 @@ def test_the_fragment_is_taken_by_a_stream(found):
 
 
 @pytest.mark.slow
-def test_clips_are_chosen_by_their_motion(calibrate, clips_at_hand, tmp_path):
+def test_clips_are_chosen_by_their_motion(calibrate, clips_at_hand, tmp_path, capsys):
     from _calibration import Calibration  # the tools' folder is in the path by now
 
     def chosen(*options: str) -> list[str]:
@@ -176,11 +176,13 @@ def test_clips_are_chosen_by_their_motion(calibrate, clips_at_hand, tmp_path):
 
     everything = chosen("--clips", "99", "--choose", "order")
     assert len(everything) == 6
+    assert "--clips 99: 6 are used, of 6 training clips" in capsys.readouterr().out
     by_motion = chosen("--clips", "3")
     moved = json.loads((tmp_path / "motion.json").read_text())["results"]
     order = np.argsort(list(moved.values())[0], kind="stable")
     assert by_motion == [everything[n] for n in sorted(order[[1, 3, 5]])]
     assert chosen("--clips", "3", "--choose", "order") == everything[1::2]
+    assert "are used" not in capsys.readouterr().out
 
 
 def tool(name: str, *options: object) -> subprocess.CompletedProcess:

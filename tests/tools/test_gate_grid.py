@@ -29,6 +29,13 @@ def test_cells_are_the_full_product(tool):
     assert len(settings) == 3 * 2 * 2 * 4
 
 
+def test_cells_that_are_not_there_are_refused(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(["thresholds", "--only", "exact", "nope"])
+    said = capsys.readouterr().err
+    assert "no cell's name holds 'nope'" in said and "output, hold, block 4/relative" in said
+
+
 @pytest.mark.slow
 def test_cells_meet_the_budget_and_are_found_once(tool, synthetic_clips, tmp_path, monkeypatch):
     monkeypatch.setenv("SKIPPOSE_SYNTHETIC", str(synthetic_clips))
