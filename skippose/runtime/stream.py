@@ -187,7 +187,10 @@ class Stream:
             self._engine.forget(chosen)
 
     def report(self) -> Report:
-        """MACs and densities since the stream was made, over all slots."""
+        """MACs and densities over all slots, since the stream was made.
+
+        A video of another size, whose layers take other MACs, begins the report anew.
+        """
         return self._past if self._engine is None else self._past + self._engine.report()
 
     def state_dict(self) -> dict[str, Any]:

@@ -282,6 +282,7 @@ def test_reset_takes_a_video_of_another_size():
     stream.reset()
     video = make_video(4, seed=5, size=(20, 16))
     assert torch.equal(play(stream, video), play(Stream(net), video))
+    assert (stream.report().first_frames, stream.report().frames) == (1, 3)  # of this size
 
 
 @PORTABLE
