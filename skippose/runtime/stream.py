@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from operator import attrgetter
+from operator import attrgetter, index
 from typing import Any
 
 import torch
@@ -172,13 +172,13 @@ class Stream:
         """Begins anew: the given slots' next frame is dense; all slots and any size by default.
 
         Raises:
-            ValueError: for a slot that does not exist.
+            ValueError: for a slot that does not exist, or what is no slot's number, as a mask.
         """
         if slots is None:
             self._past = self.report()
             self._engine = self._frame = None
             return
-        chosen = list(slots)
+        chosen = [_number(slot) for slot in slots]
         count = self.slots or 0
         wrong = [s for s in chosen if not 0 <= s < count]
         if wrong:
@@ -247,3 +247,13 @@ class Stream:
             past = Report()
         self._past, self._engine = past, engine
         self._frame = (tuple(like.shape), like.dtype, like.device)
+
+
+def _number(slot: Any) -> int:
+    """A slot's number. Booleans are integers too, but a mask that is read as slots 0 and 1."""
+    if not isinstance(slot, bool) and getattr(slot, "dtype", None) != torch.bool:
+        try:
+            return index(slot)
+        except TypeError:
+            pass
+    raise ValueError(f"slots are given by their numbers, got {slot!r}")

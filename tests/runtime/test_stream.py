@@ -308,6 +308,31 @@ def test_reset_of_a_slot_that_does_not_exist(slots):
     assert torch.equal(torch.cat([first, play(stream, video[3:])]), expected)
 
 
+@pytest.mark.parametrize(
+    "slots",
+    [[True, False, False], torch.tensor([True, False, False]), [1.0], ["1"]],
+    ids=str,
+)
+def test_reset_of_what_is_no_number(slots):
+    net, video = make_net(), make_video(5, slots=3)
+    expected = play(Stream(net), video)
+    stream = Stream(net)
+    first = play(stream, video[:3])
+    with pytest.raises(ValueError, match="by their numbers.*(True|1)"):
+        stream.reset(slots)
+    assert torch.equal(torch.cat([first, play(stream, video[3:])]), expected)
+
+
+@pytest.mark.parametrize("form", [list, torch.tensor, iter])
+def test_reset_of_slots_in_any_form(form):
+    net, video = make_net(InputNormGate(1e6)), make_video(2, slots=3)
+    stream = Stream(net)
+    stream(video[0])
+    stream.reset(form([1]))
+    stream(video[1])
+    assert stream.report().first_frames == 4
+
+
 # -- moving a stream ------------------------------------------------------------------------------
 
 
