@@ -77,6 +77,11 @@ class Engine(ABC):
         """Why it cannot run anything here, or None."""
         return None
 
+    @classmethod
+    def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Engine:
+        """This engine, or the one that serves under its name for such frames; see the class."""
+        return cls(net, frame, schedule, **options)
+
     @abstractmethod
     def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
         """See the class."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from operator import attrgetter, index
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +129,7 @@ class Stream:
         reasons = unavailable() if self._auto else []
         for kind in self._candidates:
             try:
-                engine = kind(self.net, frame, self.schedule, **self._options)
+                engine = kind.make(self.net, frame, self.schedule, **self._options)
             except BackendError as error:
                 if not self._auto:
                     raise
@@ -193,6 +193,13 @@ class Stream:
         """
         return self._past if self._engine is None else self._past + self._engine.report()
 
+    def __reduce__(self) -> NoReturn:
+        """For copy and pickle: memory that engines share with compiled code has no copy."""
+        raise TypeError(
+            "a stream cannot be copied or pickled; make another over the same network and give its "
+            "load_state_dict what state_dict() of this one gives"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Everything a stream over the same network needs to go on elsewhere.
 
@@ -238,7 +245,7 @@ class Stream:
         device = self._skipping[0].weight.device
         saved = state_dict["frame"]
         like = torch.zeros(saved["shape"], dtype=saved["dtype"], device=device)
-        engine = kind(self.net, like, self.schedule, **self._options)
+        engine = kind.make(self.net, like, self.schedule, **self._options)
         engine.load_state_dict(state_dict)
         past = self.report()
         try:
@@ -250,7 +257,7 @@ class Stream:
 
 
 def _number(slot: Any) -> int:
-    """A slot's number. Booleans are integers too, but a mask that is read as slots 0 and 1."""
+    """A slot's number. Booleans are integers too: a mask would be read as slots 0 and 1."""
     if not isinstance(slot, bool) and getattr(slot, "dtype", None) != torch.bool:
         try:
             return index(slot)

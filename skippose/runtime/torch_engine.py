@@ -43,16 +43,15 @@ def rounding(dtype: torch.dtype) -> float:
 
 
 class TorchEngine(Engine):
-    """See the module; elsewhere than on the CPU it is a :class:`FunctionalEngine`."""
+    """See the module; on a CPU."""
 
     name = "torch"
 
-    def __new__(  # type: ignore[misc]
-        cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any
-    ) -> Engine:
-        if frame.is_cpu:
-            return super().__new__(cls)
-        return FunctionalEngine(net, frame, schedule, **options)
+    @classmethod
+    def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Engine:
+        """On a CPU this; elsewhere a :class:`FunctionalEngine`."""
+        kind = cls if frame.is_cpu else FunctionalEngine
+        return kind(net, frame, schedule, **options)
 
     @torch.inference_mode()
     def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:

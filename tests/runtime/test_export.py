@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
 from skippose.ops.schedule import Schedule
+from skippose.runtime import torch_engine
 from skippose.runtime.capture import capture
 from skippose.runtime.export import can_export
 from skippose.runtime.functional import PlanStep
@@ -198,6 +199,15 @@ def test_the_functional_engine_where_no_gated_layer_is_called():
     for _ in range(2):
         torch.testing.assert_close(engine.step(frame), net(frame).detach())
     assert (engine.report().frames, engine.report().first_frames) == (2, 2)
+
+
+def test_it_serves_as_backend_torch_elsewhere_than_on_a_cpu(monkeypatch, make_lively):
+    made = []
+    monkeypatch.setattr(torch_engine, "FunctionalEngine", lambda *given: made.append(given))
+    net = skippose.convert(make_lively(Net()), GATES["input"]).eval()
+    given = (net, torch.zeros(1, 3, 12, 12, device="meta"), Schedule())
+    torch_engine.TorchEngine.make(*given)
+    assert made == [given]
 
 
 class NoWaiting(TorchDispatchMode):

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 import threading
 
 import pytest
@@ -492,6 +493,17 @@ def test_the_state_of_another_backend_is_refused_and_nothing_changed(reference, 
     with pytest.raises(ValueError, match=f"of backend '{others[backend]}'.*'{backend}'; make it"):
         stream.load_state_dict(foreign.state_dict())
     assert torch.equal(torch.cat([first, play(stream, video[3:])]), expected)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_not_copied(copied):
+    net, video = make_net(), make_video(4)
+    expected = play(Stream(net), video)
+    stream = Stream(net)
+    first = play(stream, video[:2])
+    with pytest.raises(TypeError, match=r"copied or pickled.*load_state_dict.*state_dict\(\)"):
+        copied(stream)
+    assert torch.equal(torch.cat([first, play(stream, video[2:])]), expected)
 
 
 @pytest.mark.parametrize("state", [{}, {"version": 2}, {"version": None, "frame": None}])
