@@ -27,9 +27,7 @@ class CaptureError(BackendError):
     """A network that is more than a flat list of known operations; says what of it."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}: the network cannot be captured; Stream(net, backend='eager') runs any network"
-        )
+        super().__init__(f"{what}: the network cannot be captured")
 
 
 class Recorder(TorchDispatchMode):

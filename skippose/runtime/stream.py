@@ -132,6 +132,7 @@ class Stream:
                 engine = kind.make(self.net, frame, self.schedule, **self._options)
             except BackendError as error:
                 if not self._auto:
+                    error.args = (f"{error}; Stream(net, backend='eager') runs any network",)
                     raise
                 reasons.append(f"not {kind.name!r}: {error}")
                 continue
