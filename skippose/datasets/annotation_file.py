@@ -67,6 +67,7 @@ def read_clips(
         image["img_id"] = image["id"]
         image["img_path"] = osp.join(dataset.data_prefix["img"], image["file_name"])
     rejected: list[str] = []
+    joints = dataset.metainfo["num_keypoints"]  # a copy of it all each time
 
     def parse(annotation: dict, image: dict) -> dict | None:
         """What mmpose's loader makes of an annotation, None if it would drop it."""
@@ -83,7 +84,6 @@ def read_clips(
                 f"({type(error).__name__}: {error}); expected bbox (x, y, w, h), and keypoints "
                 "(x, y, visibility) for every joint"
             ) from error
-        joints = dataset.metainfo["num_keypoints"]
         if info and info["keypoints"].shape[1] != joints:
             raise ValueError(
                 f"{image['file_name']}: annotation {annotation['id']} has "
