@@ -35,8 +35,9 @@ class Stream:
     The state lives here and not in the network: any number of streams, in any number of threads,
     share one network. A frame that is refused leaves the stream as it was.
 
-    The captured engines read weights and gates when a video begins: after changing them, call
-    :meth:`reset`.
+    The captured engines read the network when a video begins: after changing it, call
+    :meth:`reset`. What they do not see even then, as a ``forward`` that was replaced, is said at
+    :func:`skippose.runtime.capture.capture`.
 
     Args:
         net: a network with :class:`SkipConv2d` layers, in evaluation mode.
