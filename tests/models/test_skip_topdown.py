@@ -571,6 +571,19 @@ def test_the_gate_of_the_head(small_extra: dict, gate: object, expected: str | N
     assert net.backbone.conv1.gate.eps == NORM["eps"], "the backbone's own gates stay"
 
 
+def test_the_gate_of_the_estimator_is_that_of_a_backbone_without_one(small_extra: dict) -> None:
+    config = dict(
+        type="SkipTopdownPoseEstimator",
+        backbone=dict(type="SkipHRNet", extra=small_extra, gate=None),
+        head=copy.deepcopy(HEAD),
+    )
+    net = MODELS.build(copy.deepcopy(config | dict(gate=NORM)))
+    found = {type(m.gate).__name__ for m in net.modules() if isinstance(m, SkipConv2d)}
+    assert found == {"InputNormGate"}
+    with pytest.raises(ValueError, match="None or False, got True"):
+        MODELS.build(copy.deepcopy(config | dict(gate=True)))
+
+
 def test_init_weights_leaves_gates_as_they_are(build: Forms) -> None:
     net = build(dict(type="GumbelGate", init_open=2.5))
     gates = {k: v.clone() for k, v in net.state_dict().items() if ".gate." in k}

@@ -69,8 +69,8 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         **kwargs: as for ``TopdownPoseEstimator``.
 
     Raises:
-        ValueError: for an unknown key or mode of ``test_cfg``, a chunk below 1 or a negative
-            consistency.
+        ValueError: for a gate that is True, an unknown key or mode of ``test_cfg``, a chunk below 1
+            or a negative consistency.
     """
 
     def __init__(
@@ -83,15 +83,21 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         consistency: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        if gate is True:
+            raise ValueError("gate must be a gate, its config, None or False, got True")
         super().__init__(backbone=backbone, **kwargs)
+        own = getattr(self.backbone, "gate", None)
         if gate is None:
-            gate = getattr(self.backbone, "gate", None)
+            gate = own
         default: Reference = getattr(self.backbone, "reference", "hold")
         if gate or overrides:
             convert_(
                 self,
                 None if isinstance(gate, bool) else gate,
-                filter_fn=lambda module, name: type(module) is nn.Conv2d,
+                filter_fn=lambda module, name: (
+                    type(module) is nn.Conv2d
+                    or (own is None and isinstance(module, SkipConv2d) and module.gate is None)
+                ),
                 overrides=overrides,
                 reference=reference or default,
             )
@@ -259,10 +265,11 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
 
     def _through_stream(self, images: Tensor, lengths: list[int]) -> tuple[Any, list[Report]]:
         """(B, T, 3, H, W) one frame at a time; each clip is a stream of its own."""
+        net = _Heatmaps(self)
         outputs, reports = [], []
         for clip, length in zip(images, lengths, strict=True):
             stream = Stream(
-                _Heatmaps(self),
+                net,
                 cut=self.test_cfg.get("cut"),
                 refresh_every=self.test_cfg.get("refresh_every"),
             )
