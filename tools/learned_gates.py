@@ -37,16 +37,19 @@ TARGET = "model.gate_loss.target={}"
 START = "model.backbone.gate.threshold={}"
 PREVIOUS = [TARGET.format(0.2), START.format(0.07), "model.backbone.reference=previous"]
 BATCH = "train_dataloader.batch_size={}"
-# Shorter clips, and more of them: an iteration sees as many frames.
-CLIPS = {t: [f"train_dataloader.dataset.clip_len={t}", BATCH.format(8 // t)] for t in (4, 2)}
 LONG = [BATCH.format(16), "train_dataloader.num_workers=2", "optim_wrapper.optimizer.lr=3e-4"]
 LONG += [ITERS.format(120)]
 # Goes on from a network that has learnt to live with less skipping.
 ANNEALED = ["load_from=configs/small/hrnet_small_joint-25.pth", ITERS.format(360)]
-CLIPS_OF_16 = ["train_dataloader.dataset.clip_len=16", BATCH.format(8)]  # as many frames
 # And on from there, at half the learning rate.
 TWICE = ["load_from=configs/small/hrnet_small_joint-annealed.pth", "randomness.seed=1"]
 TWICE += ["optim_wrapper.optimizer.lr=0.01"]
+
+
+def clips_of(length: int, frames: int = 8) -> list[str]:
+    """Clips of another length, and as many of them as give an iteration as many frames."""
+    return [f"train_dataloader.dataset.clip_len={length}", BATCH.format(frames // length)]
+
 
 ROWS: dict[str, tuple[str, list[str]]] = {
     "learned thresholds/0.25": ("learned-norm", []),
@@ -61,8 +64,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "learned thresholds, third seed/0.25": ("learned-norm", ["randomness.seed=2"]),
     "learned thresholds, block 4/0.25": ("learned-norm", [BLOCK.format(4)]),
     "learned thresholds, block 8/0.25": ("learned-norm", [BLOCK.format(8), EPS.format(0.3)]),
-    "learned thresholds, clips of 4/0.25": ("learned-norm", CLIPS[4]),
-    "learned thresholds, clips of 2/0.25": ("learned-norm", CLIPS[2]),
+    "learned thresholds, clips of 4/0.25": ("learned-norm", clips_of(4)),
+    "learned thresholds, clips of 2/0.25": ("learned-norm", clips_of(2)),
     "learned thresholds, frame gates/0.25": (
         "learned-norm",
         ["model.backbone.gate.source=frame", EPS.format(1.0)],
@@ -81,8 +84,8 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "Gumbel, hold, jitter, second seed/0.25": ("gumbel-jitter", ["randomness.seed=1"]),
     "Gumbel, previous, jitter/0.2": ("gumbel-jitter", PREVIOUS),
     "Gumbel, hold, second seed/0.25": ("gumbel", ["randomness.seed=1"]),
-    "Gumbel, hold, clips of 4/0.25": ("gumbel", CLIPS[4]),
-    "Gumbel, hold, clips of 2/0.25": ("gumbel", CLIPS[2]),
+    "Gumbel, hold, clips of 4/0.25": ("gumbel", clips_of(4)),
+    "Gumbel, hold, clips of 2/0.25": ("gumbel", clips_of(2)),
     # For an accelerator: sixteen clips an iteration.
     "joint/0.1": ("joint", []),
     "joint/0.25": ("joint", [TARGET.format(0.25), EPS.format(0.2)]),
@@ -92,7 +95,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "joint, annealed/0.1": ("joint", ANNEALED),
     "joint, annealed twice/0.1": ("joint", TWICE),
     "joint, annealed, second seed/0.1": ("joint", [*ANNEALED, "randomness.seed=1"]),
-    "joint, annealed, clips of 16/0.1": ("joint", [*ANNEALED, *CLIPS_OF_16]),
+    "joint, annealed, clips of 16/0.1": ("joint", [*ANNEALED, *clips_of(16, frames=128)]),
     "joint, annealed, block 4/0.1": ("joint", [*ANNEALED, BLOCK.format(4)]),
     "long norm/27": ("trained-norm", LONG),
     "long dense/27": ("trained-norm-twin", LONG),

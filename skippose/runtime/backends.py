@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -247,3 +247,23 @@ def check_layers(net: nn.Module, state: dict[str, Any], calls: set[str] | None =
     if calls is not None and calls != state["layers"].keys():
         differ = sorted(calls ^ state["layers"].keys())
         raise ValueError(f"either the state or the network, not both, has the calls {differ[:5]}")
+
+
+def copy_saved(pairs: Iterable[tuple[Tensor | None, Tensor | None]]) -> None:
+    """Writes what was saved into an engine's own memory: all of it, or nothing.
+
+    Args:
+        pairs: saved tensors and where they belong; None for what one side lacks.
+
+    Raises:
+        ValueError: if something is lacking, or of another shape or dtype.
+    """
+    whole = []
+    for saved, mine in pairs:
+        if saved is None or mine is None or (saved.shape, saved.dtype) != (mine.shape, mine.dtype):
+            raise ValueError(
+                "the state is of a network with other layers, or made by another version"
+            )
+        whole.append((saved, mine))
+    for saved, mine in whole:
+        mine.copy_(saved)

@@ -22,7 +22,7 @@ from skippose.ops.geometry import accumulation_dtype
 from skippose.ops.masks import block_for_map
 from skippose.ops.schedule import Schedule
 from skippose.report import Report
-from skippose.runtime.backends import Engine, check_layers, gated_layers, kind_of
+from skippose.runtime.backends import Engine, check_layers, copy_saved, gated_layers, kind_of
 from skippose.runtime.capture import capture
 from skippose.runtime.dense_ops import as_output
 from skippose.runtime.functional_engine import FunctionalEngine
@@ -212,19 +212,14 @@ class TorchEngine(Engine):
                 "a CPU it does not go on: begin anew, or move the stream with backend='eager'"
             )
         check_layers(self.net, state, self.plan.calls)
-        pairs = [(state["maps"].get(v), m.inner(m.data)) for v, m in self.maps.items()]
+        inner = {v: m.inner(m.data) for v, m in self.maps.items()}
+        pairs: list[tuple[Tensor | None, Tensor | None]] = [
+            (state["maps"].get(v), inner.get(v)) for v in inner.keys() | state["maps"].keys()
+        ]
         for conv in self.convs:
             saved = state["layers" if conv.op.gated else "dense"].get(str(conv.op.key), {})
             pairs += [(saved.get(name), mine) for name, mine in conv.held().items()]
-        if state["maps"].keys() != self.maps.keys() or any(
-            theirs is None or theirs.shape != mine.shape or theirs.dtype != mine.dtype
-            for theirs, mine in pairs
-        ):
-            raise ValueError(
-                "the state is of a network with other layers, or made by another version"
-            )
-        for theirs, mine in pairs:
-            mine.copy_(theirs)
+        copy_saved(pairs)
         for conv in self.convs:
             if conv.gate is not None:
                 conv.gate.forget()

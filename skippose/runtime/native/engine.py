@@ -18,6 +18,7 @@ from skippose.runtime.backends import (
     BackendError,
     Engine,
     check_layers,
+    copy_saved,
     gated_layers,
     imposed_mask,
     kind_of,
@@ -285,8 +286,9 @@ class NativeEngine(Engine):
                 f"the state is in precision {state['precision']!r}, this stream computes in "
                 f"{self.precision!r}"
             )
-        pairs: list[tuple[Tensor, Tensor | None]] = [
-            (saved, self.map(v)) for v, saved in state["maps"].items() if v in self._used
+        pairs: list[tuple[Tensor | None, Tensor | None]] = [
+            (state["maps"].get(v), self.map(v) if v in self._used else None)
+            for v in {*self._used, *state["maps"]}
         ]
         for i, op in self.ops.items():
             if op.gated is None:
@@ -296,18 +298,9 @@ class NativeEngine(Engine):
                 mine = self._buffer(i, kind)
                 theirs = saved.get("memory" if kind is BufferKind.z else kind.name)
                 if mine is not None or (theirs is not None and theirs.numel()):
-                    pairs.append((torch.empty(0) if theirs is None else theirs, mine))
+                    pairs.append((theirs, mine))
         pairs.append((state["last_frame"], _memory(self._library.skp_last_frame(self._handle))))
-        if sorted(state["maps"]) != self._used or any(
-            mine is None or saved.shape != mine.shape or saved.dtype != mine.dtype
-            for saved, mine in pairs
-        ):
-            raise ValueError(
-                "the state is of a network with other layers, or made by another version"
-            )
-        for saved, mine in pairs:
-            assert mine is not None
-            mine.copy_(saved)
+        copy_saved(pairs)
         self._library.skp_begin(self._handle)
         self._age = state["age"].clone()
 
