@@ -12,8 +12,8 @@ the exact gate itself computes is left out of that budget, which it could not me
 an oracle; the comparison counts it.
 
 Cells that are in the file stay as they are, those that were interrupted go on, so that the command
-may be stopped at any time. `compare` takes the cells that are there, and further options of
-tools/compare.py. `--only TEXT ...` chooses the cells whose name holds one of the texts.
+may be stopped at any time. `thresholds --only TEXT ...` takes the cells whose name holds one of the
+texts; `compare` takes all that are there, and further options of tools/compare.py.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("what", choices=("thresholds", "compare"))
-    options.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="cells to choose")
+    options.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="of thresholds: some cells")
     args, more = options.parse_known_args(arguments)
     for text in args.only:
         if not any(text in name for name in cells()):
@@ -123,6 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
         set_threads(1)
         find(chosen)
         return
+    if args.only != [""]:
+        options.error("--only chooses cells to find thresholds for; compare takes all in the file")
     command = [sys.executable, "tools/compare.py", CONFIG, CHECKPOINT, "--out", "results/gate_grid"]
     command += ["--variants", str(FILE), "--only-variants", "--clips", "12", *more]
     sys.exit(subprocess.run(command).returncode)

@@ -36,6 +36,12 @@ def test_cells_that_are_not_there_are_refused(tool, capsys):
     assert "no cell's name holds 'nope'" in said and "output, hold, block 4/relative" in said
 
 
+def test_compare_takes_all_cells(tool, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(["compare", "--only", "exact"])
+    assert "compare takes all in the file" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_cells_meet_the_budget_and_are_found_once(tool, synthetic_clips, tmp_path, monkeypatch):
     monkeypatch.setenv("SKIPPOSE_SYNTHETIC", str(synthetic_clips))
