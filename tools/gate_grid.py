@@ -111,7 +111,9 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("what", choices=("thresholds", "compare"))
-    options.add_argument("--only", nargs="+", default=[""], metavar="TEXT", help="of thresholds: some cells")
+    options.add_argument(
+        "--only", nargs="+", default=[""], metavar="TEXT", help="of thresholds: some cells"
+    )
     args, more = options.parse_known_args(arguments)
     for text in args.only:
         if not any(text in name for name in cells()):

@@ -2,24 +2,38 @@
 """Makes a small checkpoint for others: weights alone, in half precision.
 
     python tools/publish_checkpoint.py work_dirs/NAME/epoch_5.pth configs/demo/NAME.pth
+    python tools/publish_checkpoint.py work_dirs/ONE/iter_9.pth work_dirs/OTHER/iter_9.pth MEAN.pth
 
-Loaded with `load_from`, it fills a float32 network; batch norm's statistics stay in float32.
+Loaded with `load_from`, it fills a float32 network; batch norm's statistics stay in float32. Of
+several checkpoints it is the mean, which makes sense where their trainings began with the same
+weights (Wortsman et al., "Model soups", ICML 2022).
 """
 
 import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 
-def publish(source: Path, target: Path) -> str:
-    """Writes the small checkpoint; returns its SHA-256."""
-    checkpoint = torch.load(source, map_location="cpu", weights_only=False)
-    weights = checkpoint["state_dict"]  # changed in place: it carries its modules' versions
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() and "running" not in name:
-            weights[name] = tensor.half()
+def publish(sources: Sequence[Path], target: Path) -> str:
+    """Writes the small checkpoint; returns its SHA-256.
+
+    Raises:
+        ValueError: checkpoints of different networks.
+    """
+    weights, *others = [
+        torch.load(source, map_location="cpu", weights_only=False)["state_dict"]
+        for source in sources
+    ]
+    for source, other in zip(sources[1:], others, strict=True):
+        if {n: t.shape for n, t in other.items()} != {n: t.shape for n, t in weights.items()}:
+            raise ValueError(f"{source} is of another network than {sources[0]}")
+    for name, tensor in weights.items():  # changed in place: it carries its modules' versions
+        if tensor.is_floating_point():
+            mean = torch.stack([tensor, *(other[name] for other in others)]).mean(0)
+            weights[name] = mean if "running" in name else mean.half()
     torch.save({"state_dict": weights}, target)
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
@@ -28,12 +42,18 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("source", type=Path, help="a checkpoint of tools/train.py")
+    options.add_argument(
+        "source", type=Path, nargs="+", help="a checkpoint of tools/train.py, or several"
+    )
     options.add_argument("target", type=Path, help="where the small one goes (.pth)")
     args = options.parse_args()
-    if not args.source.is_file():
-        options.error(f"{args.source}: no such checkpoint")
-    digest = publish(args.source, args.target)
+    for source in args.source:
+        if not source.is_file():
+            options.error(f"{source}: no such checkpoint")
+    try:
+        digest = publish(args.source, args.target)
+    except ValueError as error:
+        options.error(str(error))
     size = args.target.stat().st_size / 2**20
     print(f"{args.target}: {size:.1f} MiB, SHA-256 {digest}")
 
