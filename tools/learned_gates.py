@@ -34,6 +34,7 @@ NETWORK = [f"optim_wrapper.paramwise_cfg.custom_keys.{part}.lr_mult=0.005" for p
 ITERS = "train_cfg.max_iters={}"
 BLOCK = "model.backbone.gate.block={}"
 TARGET = "model.gate_loss.target={}"
+CONSISTENCY = "model.consistency={}"
 START = "model.backbone.gate.threshold={}"
 PREVIOUS = [TARGET.format(0.2), START.format(0.07), "model.backbone.reference=previous"]
 BATCH = "train_dataloader.batch_size={}"
@@ -78,12 +79,18 @@ ROWS: dict[str, tuple[str, list[str]]] = {
         "gumbel",
         [TARGET.format(0.17), START.format(0.13), "randomness.seed=1"],
     ),
+    "Gumbel, hold, third seed/0.17": (
+        "gumbel",
+        [TARGET.format(0.17), START.format(0.13), "randomness.seed=2"],
+    ),
     "Gumbel, previous/0.4": ("gumbel-previous", [TARGET.format(0.4), START.format(0.035)]),
     "Gumbel, previous/0.1": ("gumbel-previous", [TARGET.format(0.1), START.format(0.11)]),
     "Gumbel, hold, jitter/0.25": ("gumbel-jitter", []),
     "Gumbel, hold, jitter, second seed/0.25": ("gumbel-jitter", ["randomness.seed=1"]),
+    "Gumbel, hold, jitter, third seed/0.25": ("gumbel-jitter", ["randomness.seed=2"]),
     "Gumbel, previous, jitter/0.2": ("gumbel-jitter", PREVIOUS),
     "Gumbel, hold, second seed/0.25": ("gumbel", ["randomness.seed=1"]),
+    "Gumbel, hold, third seed/0.25": ("gumbel", ["randomness.seed=2"]),
     "Gumbel, hold, clips of 4/0.25": ("gumbel", clips_of(4)),
     "Gumbel, hold, clips of 2/0.25": ("gumbel", clips_of(2)),
     # For an accelerator: sixteen clips an iteration.
@@ -97,6 +104,9 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "joint, annealed, second seed/0.1": ("joint", [*ANNEALED, "randomness.seed=1"]),
     "joint, annealed, clips of 16/0.1": ("joint", [*ANNEALED, *clips_of(16, frames=128)]),
     "joint, annealed, block 4/0.1": ("joint", [*ANNEALED, BLOCK.format(4)]),
+    "joint, annealed, wide/0.1": ("joint-wide", ANNEALED),
+    "joint, annealed, consistency 4/0.1": ("joint", [*ANNEALED, CONSISTENCY.format(4.0)]),
+    "joint, annealed, consistency 10/0.1": ("joint", [*ANNEALED, CONSISTENCY.format(10.0)]),
     "long norm/27": ("trained-norm", LONG),
     "long dense/27": ("trained-norm-twin", LONG),
 }
