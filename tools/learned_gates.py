@@ -34,8 +34,8 @@ NETWORK = [f"optim_wrapper.paramwise_cfg.custom_keys.{part}.lr_mult=0.005" for p
 ITERS = "train_cfg.max_iters={}"
 BLOCK = "model.backbone.gate.block={}"
 TARGET = "model.gate_loss.target={}"
-CONSISTENCY = "model.consistency={}"
 START = "model.backbone.gate.threshold={}"
+SIXTH = [TARGET.format(0.17), START.format(0.13)]
 PREVIOUS = [TARGET.format(0.2), START.format(0.07), "model.backbone.reference=previous"]
 BATCH = "train_dataloader.batch_size={}"
 LONG = [BATCH.format(16), "train_dataloader.num_workers=2", "optim_wrapper.optimizer.lr=3e-4"]
@@ -74,15 +74,9 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "Gumbel, hold/0.25": ("gumbel", []),
     "Gumbel, hold/0.4": ("gumbel", [TARGET.format(0.4), START.format(0.06)]),
     "Gumbel, hold/0.12": ("gumbel", [TARGET.format(0.12), START.format(0.16)]),
-    "Gumbel, hold/0.17": ("gumbel", [TARGET.format(0.17), START.format(0.13)]),
-    "Gumbel, hold, second seed/0.17": (
-        "gumbel",
-        [TARGET.format(0.17), START.format(0.13), "randomness.seed=1"],
-    ),
-    "Gumbel, hold, third seed/0.17": (
-        "gumbel",
-        [TARGET.format(0.17), START.format(0.13), "randomness.seed=2"],
-    ),
+    "Gumbel, hold/0.17": ("gumbel", SIXTH),
+    "Gumbel, hold, second seed/0.17": ("gumbel", [*SIXTH, "randomness.seed=1"]),
+    "Gumbel, hold, third seed/0.17": ("gumbel", [*SIXTH, "randomness.seed=2"]),
     "Gumbel, previous/0.4": ("gumbel-previous", [TARGET.format(0.4), START.format(0.035)]),
     "Gumbel, previous/0.1": ("gumbel-previous", [TARGET.format(0.1), START.format(0.11)]),
     "Gumbel, hold, jitter/0.25": ("gumbel-jitter", []),
@@ -105,8 +99,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "joint, annealed, clips of 16/0.1": ("joint", [*ANNEALED, *clips_of(16, frames=128)]),
     "joint, annealed, block 4/0.1": ("joint", [*ANNEALED, BLOCK.format(4)]),
     "joint, annealed, wide/0.1": ("joint-wide", ANNEALED),
-    "joint, annealed, consistency 4/0.1": ("joint", [*ANNEALED, CONSISTENCY.format(4.0)]),
-    "joint, annealed, consistency 10/0.1": ("joint", [*ANNEALED, CONSISTENCY.format(10.0)]),
+    "joint, annealed, consistency 4/0.1": ("joint", [*ANNEALED, "model.consistency=4.0"]),
     "long norm/27": ("trained-norm", LONG),
     "long dense/27": ("trained-norm-twin", LONG),
 }
