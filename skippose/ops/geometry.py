@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ContextDecorator
+from collections.abc import Iterator
+from contextlib import ContextDecorator, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -139,7 +140,8 @@ class Convolution:
         be a random walk of the running sum.
         """
         weight = self.weight if autocasts(change) else self.weight.to(change.dtype)
-        return self.geometry.convolve(change, weight)
+        with without_tf32(change):
+            return self.geometry.convolve(change, weight)
 
     def start(self, like: Tensor) -> Tensor:
         """The bias, or zero, as (1 or O, 1, 1) in the accumulators' dtype."""
@@ -159,6 +161,30 @@ def autocasts(x: Tensor) -> bool:
         return torch.is_autocast_enabled(x.device.type)
     except TypeError:  # torch before 2.4
         return torch.is_autocast_cpu_enabled() if x.is_cpu else torch.is_autocast_enabled()
+
+
+@contextmanager
+def without_tf32(x: Tensor) -> Iterator[None]:
+    """Convolutions of float32 on a GPU in float32 proper, unless a gradient is recorded.
+
+    By default torch lets cuDNN round inputs to TF32's 10 bits. Updates rounded so would not add up
+    to the frame either, and a stream that sums them would drift; a clip in training is short.
+    """
+    if not x.is_cuda or x.dtype != torch.float32 or torch.is_grad_enabled():
+        yield
+        return
+    # torch 2.9 names each operation's precision, and refuses to read the older switch where they
+    # differ.
+    cudnn = torch.backends.cudnn
+    conv = getattr(cudnn, "conv", None)
+    old = conv is None
+    owner, name = (cudnn, "allow_tf32") if old else (conv, "fp32_precision")
+    usual = getattr(owner, name)
+    setattr(owner, name, False if old else "ieee")
+    try:
+        yield
+    finally:
+        setattr(owner, name, usual)
 
 
 class no_grad(ContextDecorator):

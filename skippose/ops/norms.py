@@ -26,13 +26,15 @@ def channel_power(change: Tensor, p: float) -> Tensor:
         (N, 1, H, W) in float32, or float64 for float64.
     """
     dtype = accumulation_dtype(change.dtype)
-    if p == 1:
+    if p == 1 and change.is_cpu:
         # Image by image through one small buffer: bound by memory, and several times faster so.
         power = torch.empty_like(change[:, :1], dtype=dtype)
         buffer = torch.empty_like(change[0])
         for image, out in zip(change, power, strict=True):
             torch.sum(torch.abs(image, out=buffer), 0, keepdim=True, dtype=dtype, out=out)
         return power
+    if p == 1:
+        return change.abs().sum(1, keepdim=True, dtype=dtype)
     if p == 2:
         return change.to(dtype).square().sum(1, keepdim=True)
     return change.abs().amax(1, keepdim=True).to(dtype)

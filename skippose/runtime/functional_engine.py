@@ -1,14 +1,14 @@
 """The portable engine where asking the device costs more than computing: on GPUs.
 
-Every convolution runs in full and its gate selects, so that no layer waits for the host; what it
-saves is the host's time between launches, and not arithmetic.
+Every convolution runs in full and its gate selects, so that no layer waits for the host: that
+saves no arithmetic. On CUDA devices a frame is one graph, launched as a whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,29 @@ from torch import Tensor, nn
 from skippose.ops.masks import expand_blocks
 from skippose.ops.schedule import Schedule
 from skippose.report import Report
-from skippose.runtime.backends import Engine, check_layers, gated_layers, kind_of
+from skippose.runtime.backends import BackendError, Engine, check_layers, gated_layers, kind_of
 from skippose.runtime.capture import capture
-from skippose.runtime.functional import GatedFrame, PlanStep
+from skippose.runtime.functional import GatedFrame, PlanStep, State
 from skippose.runtime.plan import Conv
+from skippose.runtime.recorded_step import RecordedStep
 
 FORM = "functional"
+
+
+class Held(NamedTuple):
+    """What an engine carries from frame to frame.
+
+    Attributes:
+        age: (S,) frames since each slot began.
+        layers: by layer, what it holds.
+        sums: (gated layers, 2) over counted frames: densities, and shares of outputs looked at.
+        frames: (2,) frames counted, and first ones.
+    """
+
+    age: Tensor
+    layers: State
+    sums: Tensor
+    frames: Tensor
 
 
 class FunctionalEngine(Engine):
@@ -34,31 +51,41 @@ class FunctionalEngine(Engine):
         self.net = net
         self.plan = capture(net, frame)
         self._step = PlanStep(self.plan, schedule).eval()
-        self._state = self._step.initial_state(frame.shape[0])
+        age, layers = self._step.initial_state(frame.shape[0])
         exact, device = torch.float64, self.plan.device
-        # (gated layers, 2): densities, and shares of outputs looked at, over counted frames.
-        self._sums = torch.zeros((len(self.plan.gated), 2), dtype=exact, device=device)
-        self._frames = torch.zeros(2, dtype=exact, device=device)  # counted, and first ones
+        sums = torch.zeros((len(self.plan.gated), 2), dtype=exact, device=device)
+        self._held = Held(age, layers, sums, torch.zeros(2, dtype=exact, device=device))
+        self._recorded: RecordedStep | None = None
+        if frame.is_cuda:
+            try:
+                self._recorded = RecordedStep(self._advance, frame, self._held)
+            except RuntimeError as error:
+                raise BackendError(
+                    f"the network cannot be recorded as a CUDA graph (does a gate of your own wait "
+                    f"for the device?): {error}"
+                ) from error
 
     @torch.inference_mode()
     def step(self, frame: Tensor) -> Any:
-        age = self._state[0]
-        counted = (age > 0).to(torch.float64)
-        output, state, seen = self._step.run(frame, self._state)
+        if self._recorded is not None:
+            return self._recorded(frame)
+        output, self._held = self._advance(frame, self._held)
+        return output
+
+    def _advance(self, frame: Tensor, held: Held) -> tuple[Any, Held]:
+        """A frame and what was held before it to the output and what is held after it."""
+        counted = (held.age > 0).to(torch.float64)
+        output, (age, layers), seen = self._step.run(frame, (held.age, held.layers))
         rows = []
         for i, op in enumerate(self.plan.ops):
             if isinstance(op, Conv) and op.gated is not None:
                 # At a cut the first gate has looked, and no other.
-                due = self._step.schedule.due(age) if i == self.plan.decider else seen[i].dense
+                due = self._step.schedule.due(held.age) if i == self.plan.decider else seen[i].dense
                 shares = self._shares(op, seen[i], due)
                 rows.append(torch.stack([(share * counted).sum() for share in shares]))
-        first = (1 - counted).sum()
-        # Everything went through.
-        if rows:
-            self._sums += torch.stack(rows)
-        self._frames += torch.stack([counted.sum(), first])
-        self._state = state
-        return output
+        sums = held.sums + torch.stack(rows) if rows else held.sums
+        frames = held.frames + torch.stack([counted.sum(), (1 - counted).sum()])
+        return output, Held(age, layers, sums, frames)
 
     @staticmethod
     def _shares(op: Conv, seen: GatedFrame, due: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,27 +99,24 @@ class FunctionalEngine(Engine):
 
     @torch.inference_mode()
     def forget(self, slots: Sequence[int]) -> None:
-        age = self._state[0].clone()
-        age[list(slots)] = 0
-        self._state = (age, self._state[1])
+        self._held.age[list(slots)] = 0
 
     def report(self) -> Report:
-        frames, first = (int(n) for n in self._frames.tolist())
+        frames, first = (int(n) for n in self._held.frames.tolist())
         rows = [replace(row, density_sum=float(frames)) for row in self.plan.costs]
-        for op, (density, looked) in zip(self.plan.gated, self._sums.tolist(), strict=True):
+        for op, (density, looked) in zip(self.plan.gated, self._held.sums.tolist(), strict=True):
             if op.cost is not None:
                 rows[op.cost] = replace(rows[op.cost], density_sum=density, gate_density_sum=looked)
         return Report(tuple(rows), frames, first)
 
     def state_dict(self) -> dict[str, Any]:
-        age, layers = self._state
         return {
             "form": FORM,
-            "age": age.cpu().clone(),
+            "age": self._held.age.cpu().clone(),
             "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
             "layers": {
                 key: {name: tensor.clone() for name, tensor in fields.items()}
-                for key, fields in layers.items()
+                for key, fields in self._held.layers.items()
             },
         }
 
@@ -104,16 +128,15 @@ class FunctionalEngine(Engine):
                 "it does not go on: begin anew, or move the stream with backend='eager'"
             )
         check_layers(self.net, state, self.plan.calls)
-        age, layers = self._state
-        loaded = {}
-        for key, fields in layers.items():
+        pairs = [(self._held.age, state["age"])]
+        for key, fields in self._held.layers.items():
             saved = state["layers"].get(key, {})
             for name, tensor in fields.items():
                 if name not in saved or saved[name].shape != tensor.shape:
                     raise ValueError(
                         f"the state of layer {key!r} has no {name!r} of {tuple(tensor.shape)}"
                     )
-            loaded[key] = {
-                name: saved[name].to(tensor.device, copy=True) for name, tensor in fields.items()
-            }
-        self._state = (state["age"].to(age.device, copy=True), loaded)
+                pairs.append((tensor, saved[name]))
+        # All of it fits.
+        for tensor, value in pairs:
+            tensor.copy_(value)

@@ -70,6 +70,54 @@ def test_no_layer_waits_for_the_host(gate, reference, make_hrnet, make_moving_vi
     assert counts[0] == counts[1] <= 2, f"with few and with many layers: {counts}"
 
 
+class WaitingGate(InputNormGate):
+    """Asks the device how large the largest score is."""
+
+    def decide(self, score, scale):
+        return super().decide(score, scale) & (score.max().item() > 0)
+
+
+def test_a_gate_that_waits_is_said(make_hrnet, make_moving_video):
+    net = skippose.convert(make_hrnet(8, modules=(1, 1, 1), blocks=1), WaitingGate(0.3)).eval()
+    net, frame = net.cuda(), make_moving_video(1, 1, (64, 64))[0].cuda()
+    with pytest.raises(ValueError, match="wait for the device.*backend='eager'"):
+        skippose.Stream(net, backend="torch")(frame)
+    with pytest.warns(UserWarning, match="'eager'; .*wait for the device"):
+        out = skippose.Stream(net)(frame)
+    torch.testing.assert_close(out, net(frame), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+def test_sums_of_updates_do_not_drift_by_tf32(backend, make_hrnet, make_moving_video):
+    """Rounded to TF32, updates would not add up to the frame."""
+    net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
+    net = skippose.convert(net, InputNormGate(0.0), reference="previous").eval()
+    exact = skippose.Stream(net.double().cuda(), backend=backend)
+    video = make_moving_video(12, 1, (64, 64)).cuda()
+    frames = [video[t % 12] for t in range(120)]
+    expected = [exact(frame.double()) for frame in frames][-1]
+    stream = skippose.Stream(net.float(), backend=backend)
+    found = [stream(frame) for frame in frames][-1]
+    error = (found.double() - expected).abs().max() / expected.abs().max()
+    assert error < 2e-5
+
+
+@pytest.mark.parametrize("reference", POLICIES)
+def test_a_stream_moves_and_begins_anew(reference, make_hrnet, make_moving_video):
+    net = make_net(make_hrnet, "exact", reference).cuda()
+    video = make_moving_video(7, 2, (64, 64)).double().cuda()
+    first, second, whole = (skippose.Stream(net, backend="torch") for _ in range(3))
+    for frame in video[:3]:
+        first(frame), whole(frame)
+    second.load_state_dict(first.state_dict())
+    for t, frame in enumerate(video[3:]):
+        if t == 2:
+            second.reset([1]), whole.reset([1])
+        assert torch.equal(second(frame), whole(frame))
+    outputs = [whole(frame) for frame in video[:2]]
+    assert not torch.equal(*outputs), "an output lies where the next one is written"
+
+
 def test_a_wait_would_be_counted():
     assert syncs(lambda: torch.ones(3, device="cuda").sum().item()) == 1
 
@@ -90,8 +138,9 @@ def test_a_frame_with_nan_changes_nothing(backend, make_hrnet, make_moving_video
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_half_precisions_stay_near_float64(dtype, make_hrnet, make_moving_video):
+def test_half_precisions_stay_near_float64(dtype, make_hrnet, make_moving_video, monkeypatch):
     """All open, so that no gate within rounding of its threshold decides."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
     net = skippose.convert(net, InputNormGate(0.0, scale="absolute", block=4)).eval()
     video = make_moving_video(4, 1, (64, 64))
@@ -110,7 +159,7 @@ def test_the_clip_form_is_that_of_a_cpu(gate, reference, make_hrnet, make_moving
     found = []
     for device in ("cpu", "cuda"):
         net = make_net(make_hrnet, gate, reference).to(device)
-        frames = video.to(device).requires_grad_()
+        frames = video.to(device).detach().requires_grad_()
         with skippose.clips(4) as run:
             out = net(frames)
         out.square().sum().backward()
