@@ -44,6 +44,9 @@ def export_step(
     It equals the step form: every convolution runs in full and its gate selects, so it shows what
     a stream computes and not how it saves time. Weights, gates and thresholds are constants of it.
 
+    On a GPU switch TF32 off for a network with ``reference='previous'``
+    (``torch.backends.cudnn.allow_tf32``), as streams do by themselves: a program cannot.
+
     Args:
         net: a network with gated layers, in evaluation mode.
         example: (S, C, H, W), a frame like those to come; S, size and dtype are fixed by it.
