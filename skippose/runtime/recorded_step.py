@@ -35,7 +35,7 @@ class RecordedStep:
             # The error mode: other threads may use the device meanwhile, as those that load data.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._output, after = function(self._frame, state)
-                torch._foreach_copy_(pytree.tree_leaves(state), pytree.tree_leaves(after))
+                torch._foreach_copy_(pytree.tree_flatten(state)[0], pytree.tree_flatten(after)[0])
 
     def _warm_up(self, function: Callable[[Tensor, Any], tuple[Any, Any]], state: Any) -> None:
         """Libraries choose their algorithms, and what waits for the device is found.
