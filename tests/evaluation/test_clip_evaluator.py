@@ -248,7 +248,7 @@ def test_dump_option_of_mmpose_writes_every_frame(tmp_path):
 
 
 RANK = """
-import importlib.util, json, sys
+import importlib.util, json, os, sys
 import torch.distributed as dist
 from mmengine.dataset import DefaultSampler
 
@@ -277,7 +277,8 @@ for round_up in (True, False):
     values[str(round_up)] = {"mine": mine, **evaluator.evaluate(len(data))}
 with open(f"values_{rank}.json", "w") as file:
     json.dump(values, file, default=float)
-dist.destroy_process_group()
+# Taking gloo down deadlocks now and then in torch 2.1.2: it joins a thread that waits for the GIL.
+os._exit(0)
 """
 
 
