@@ -714,8 +714,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--eps", nargs="*", type=float, default=[0.1, 0.2, 0.4], help="live gates")
     parser.add_argument("--clips", type=Path, default=data, help="folder of frames, searched")
-    parser.add_argument("--live-clips", type=int, default=4)
-    parser.add_argument("--live-frames", type=int, default=8)
+    parser.add_argument("--live-clips", type=int, default=10)
+    parser.add_argument("--live-frames", type=int, default=16)
     parser.add_argument(
         "--without", nargs="*", default=[], choices=("compile", "onnxruntime", "openvino", "im2col")
     )
