@@ -13,9 +13,9 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from skippose.ops import SkipState
+from skippose.ops import Convolution, SkipState
 from skippose.ops import step as step_form
-from skippose.ops.geometry import accumulation_dtype, without_tf32
+from skippose.ops.geometry import accumulation_dtype
 from skippose.ops.masks import changed_outputs
 from skippose.ops.schedule import Schedule
 from skippose.runtime.dense_ops import activate, apply, as_output, finish
@@ -87,8 +87,7 @@ def gated_conv(
     def update(full: Tensor) -> Tensor:
         if change is None:
             return op.geometry.convolve(x, op.weight.to(x.dtype), op.bias.to(x.dtype))
-        with without_tf32(now):
-            return op.geometry.convolve(torch.where(full, now, change), op.weight.to(exact))
+        return Convolution(op.weight, None, op.geometry).update(torch.where(full, now, change))
 
     full = dense[:, None, None, None]
     change, now = None, x.to(exact)

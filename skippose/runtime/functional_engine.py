@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from skippose.ops.masks import expand_blocks
 from skippose.ops.schedule import Schedule
 from skippose.report import Report
-from skippose.runtime.backends import BackendError, Engine, check_layers, gated_layers, kind_of
+from skippose.runtime.backends import (
+    BackendError,
+    Engine,
+    check_layers,
+    copy_saved,
+    gated_layers,
+    kind_of,
+)
 from skippose.runtime.capture import capture
 from skippose.runtime.functional import GatedFrame, PlanStep, State
 from skippose.runtime.plan import Conv
@@ -128,15 +135,8 @@ class FunctionalEngine(Engine):
                 "it does not go on: begin anew, or move the stream with backend='eager'"
             )
         check_layers(self.net, state, self.plan.calls)
-        pairs = [(self._held.age, state["age"])]
+        pairs = [(state["age"], self._held.age)]
         for key, fields in self._held.layers.items():
             saved = state["layers"].get(key, {})
-            for name, tensor in fields.items():
-                if name not in saved or saved[name].shape != tensor.shape:
-                    raise ValueError(
-                        f"the state of layer {key!r} has no {name!r} of {tuple(tensor.shape)}"
-                    )
-                pairs.append((tensor, saved[name]))
-        # All of it fits.
-        for tensor, value in pairs:
-            tensor.copy_(value)
+            pairs += [(saved.get(name), mine) for name, mine in fields.items()]
+        copy_saved(pairs)

@@ -238,6 +238,12 @@ def test_a_functional_engine_moves(reference, make_lively):
     other.load_state_dict(engine.state_dict())
     for frame in video[3:]:
         torch.testing.assert_close(other.step(frame), engine.step(frame), rtol=0, atol=0)
+    broken = engine.state_dict()
+    broken["age"] += 9
+    next(reversed(broken["layers"].values()))["scale"] = torch.zeros(1)  # of 2 slots
+    with pytest.raises(ValueError, match="of a network with other layers"):
+        other.load_state_dict(broken)
+    torch.testing.assert_close(other.step(video[0]), engine.step(video[0]), rtol=0, atol=0)
     foreign = skippose.Stream(net, backend="torch")
     foreign(video[0])
     with pytest.raises(ValueError, match="made on a CPU.*backend='eager'"):
