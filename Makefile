@@ -56,11 +56,11 @@ test-environments:
 
 # A compiler of one's own: make sanitize CXX=clang++
 sanitize: setup
-	CXX=$(CXX) $(BIN)/python tests/runtime/native/sanitize.py address thread tiles
+	CXX=$(CXX) $(BIN)/python tests/backends/native/sanitize.py address thread tiles
 
 # Says so and succeeds where there is no qemu-x86_64.
 emulate: setup
-	CXX=$(CXX) $(BIN)/python tests/runtime/native/sanitize.py emulate
+	CXX=$(CXX) $(BIN)/python tests/backends/native/sanitize.py emulate
 
 # Needs the environment, but does not bring an existing one up to date.
 lint:

@@ -19,7 +19,7 @@ try:
 except ImportError:  # what older setuptools raise
     from distutils.errors import CompileError
 
-NATIVE = "skippose/runtime/native"
+NATIVE = "skippose/backends/native"
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread"]
 # GCC 12 warns about its own AVX-512 header.
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-Wno-maybe-uninitialized"]
@@ -68,12 +68,12 @@ class BuildNative(build_ext):
         )
 
 
-if __name__ == "__main__":  # the flags are read by tests/runtime/native/sanitize.py too
+if __name__ == "__main__":  # the flags are read by tests/backends/native/sanitize.py too
     setup(
         cmdclass={"build_ext": BuildNative},
         ext_modules=[
             Extension(
-                "skippose.runtime.native.libskippose",
+                "skippose.backends.native.libskippose",
                 sorted(glob(f"{NATIVE}/src/*.cpp")),
                 depends=glob(f"{NATIVE}/src/*.h"),
                 language="c++",

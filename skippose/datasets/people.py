@@ -13,7 +13,7 @@ from mmpose.structures.bbox import get_warp_matrix
 from torch import Tensor
 
 from skippose.report import Report
-from skippose.runtime.slots import SlotManager
+from skippose.slots import SlotManager
 
 from .camera_motion import CameraMotion
 from .crop_windows import HysteresisWindow, check_box

@@ -1,8 +1,9 @@
 """Which forward pass is gated right now.
 
 A layer knows its convolution and its gate; how many frames its input holds, and where state is
-kept, belongs to the forward pass around it. :mod:`skippose.context` and :mod:`skippose.runtime` put
-theirs here for as long as it lasts. A context variable, so that threads do not see each other's.
+kept, belongs to the forward pass around it. :mod:`skippose.context` and :mod:`skippose.backends`
+put theirs here for as long as it lasts. A context variable, so that threads do not see each
+other's.
 """
 
 from __future__ import annotations

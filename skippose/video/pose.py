@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from skippose.datasets.people import PeopleStream, Person
 from skippose.evaluation.comparison import build_network
+from skippose.plan.errors import BackendError
 from skippose.report import Report
-from skippose.runtime import Stream
-from skippose.runtime.backends import BackendError
+from skippose.stream import Stream
 from skippose.video.boxes import Boxes, Detected, FirstBox, Tracks, WholeFrame, person_detector
 from skippose.video.files import VideoError, VideoSink, VideoSource
 from skippose.video.painter import FramePainter

@@ -8,8 +8,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from skippose.runtime.plan import Conv, ConvTranspose, Linear, Op, Plan
-from skippose.runtime.plan_view import macs_of
+from skippose.plan.plan import Conv, ConvTranspose, Linear, Op, Plan
+from skippose.plan.table import macs_of
 
 # What the picture tells apart; colours that colour-blind people can tell apart too (Okabe, Ito).
 _COLOURS = {"gated": "#0072B2", "dense": "#D55E00", "local": "#999999", "whole": "#CC79A7"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from skippose.backends.eager.engine import EagerEngine
+from skippose.backends.torch_blocks.engine import TorchEngine
 from skippose.frames_pass import CallRecord
 from skippose.report import Report
-from skippose.runtime import Stream
-from skippose.runtime.eager import EagerEngine
-from skippose.runtime.torch_engine import TorchEngine
+from skippose.stream import Stream
 from skippose.visualization.gate_trace import PassWatch, gated_records
 
 BACKENDS_WITH_MASKS = ("torch", "eager")

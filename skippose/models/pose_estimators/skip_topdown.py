@@ -21,7 +21,7 @@ from skippose.frames_pass import NetState
 from skippose.layers import SkipConv2d
 from skippose.ops import Reference
 from skippose.report import Report
-from skippose.runtime import Stream
+from skippose.stream import Stream
 
 MODES = ("clip", "stream", "frozen")
 # What is read of test_cfg: here, and by mmpose's top-down estimator and heads.

@@ -1,0 +1,1 @@
+"""What runs a stream: one folder for each backend."""

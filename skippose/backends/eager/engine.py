@@ -1,0 +1,87 @@
+"""The engine of any network: its own modules, each convolution in its step form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor, nn
+
+from skippose.backends.base import Engine, check_layers, gated_layers, kind_of
+from skippose.frames_pass import Call, FramesPass, NetState
+from skippose.layers import gated_pass
+from skippose.ops import SkipState
+from skippose.ops.schedule import Schedule
+from skippose.report import Report
+
+
+class EagerEngine(Engine):
+    """Correct rather than fast; a failure in the middle of a frame changes nothing."""
+
+    name = "eager"
+
+    def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
+        self.net, self.schedule = net, schedule
+        self._state: NetState | None = None
+        self._calls: list[Call] | None = None
+        self._report = Report()
+
+    def step(self, frame: Tensor) -> Any:
+        run = FramesPass(1, self.schedule, self._state, keep_state=True)
+        with gated_pass(run):
+            output = self.net(frame)
+        calls = list(run.records)
+        if self._calls is not None and calls != self._calls:
+            raise RuntimeError(
+                f"the network made {len(calls)} calls of its layers in this frame and "
+                f"{len(self._calls)} in the frame before, or in another order; its calls must "
+                "not change from frame to frame"
+            )
+        report, state = self._report + run.report(self.net), run.state
+        # Everything went through: commit.
+        self._report, self._state, self._calls = report, state, calls
+        return output
+
+    def forget(self, slots: Sequence[int]) -> None:
+        if self._state is not None:
+            age = self._state.age.clone()
+            age[list(slots)] = 0
+            self._state = NetState(age, self._state.layers)
+
+    def report(self) -> Report:
+        return self._report
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self._state is not None and self._calls is not None
+        names = {module: name for name, module in self.net.named_modules()}
+        return {
+            "age": self._state.age.clone(),
+            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
+            "calls": [f"{names[c.layer]}#{c.number}" for c in self._calls],
+            "layers": {
+                f"{names[call.layer]}#{call.number}": {
+                    f.name: value.clone()
+                    for f in fields(SkipState)
+                    if (value := getattr(state, f.name)) is not None
+                }
+                for call, state in self._state.layers.items()
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_layers(self.net, state)
+        modules = dict(self.net.named_modules())
+
+        def call_of(key: str) -> Call:
+            name, _, index = key.rpartition("#")
+            if name not in modules:
+                raise ValueError(f"the state has a layer {name!r} that the network lacks")
+            return Call(modules[name], int(index))
+
+        calls, layers = [call_of(key) for key in state["calls"]], {}
+        for key, tensors in state["layers"].items():
+            call = call_of(key)
+            device = call.layer.get_parameter("weight").device
+            layers[call] = SkipState(**{k: v.to(device, copy=True) for k, v in tensors.items()})
+        self._state, self._calls = NetState(state["age"].clone(), layers), calls

@@ -1,0 +1,313 @@
+"""The native engine: a captured network run by the compiled library, one call per frame."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from skippose.backends.base import (
+    Engine,
+    check_layers,
+    copy_saved,
+    gated_layers,
+    imposed_mask,
+    kind_of,
+    not_finite,
+)
+from skippose.backends.native.describe import Described, added, describe, needs_before
+from skippose.backends.native.library import (
+    BufferKind,
+    Floats,
+    Ints,
+    Isa,
+    SkpConv,
+    Slot,
+    Status,
+    best,
+    has,
+    load,
+)
+from skippose.ops.schedule import Schedule
+from skippose.plan.capture import capture
+from skippose.plan.dense_ops import as_output
+from skippose.plan.errors import BackendError
+from skippose.plan.plan import Conv, ConvTranspose, Plan
+from skippose.report import Report, StateMemory
+
+_KEPT = (BufferKind.z, BufferKind.held, BufferKind.power, BufferKind.linear, BufferKind.scale)
+
+
+class NativeEngine(Engine):
+    """See the module. Frames are float32, on a CPU.
+
+    Options: ``precision``, ``'float32'`` (default) or ``'bfloat16'``: maps and weights are
+    kept and multiplied in half precision, sums and gates are float32; ``threads``: torch's number
+    by default.
+    """
+
+    name = "native"
+    options = frozenset({"precision", "threads"})
+    # In torch it would be done by its own threads, which then spin where ours should run.
+    checks_values = True
+    isa: ClassVar[Isa | None] = None
+    """Instruction set to use, for tests; None for the best that there is."""
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        return load()[1]
+
+    @torch.inference_mode()
+    def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
+        precision = options.get("precision", "float32")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+        threads = options.get("threads", torch.get_num_threads())
+        if not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"threads must be an integer of at least 1, got {threads!r}")
+        if frame.dtype != torch.float32 or frame.device.type != "cpu":
+            raise BackendError(
+                f"the native engine takes float32 frames on a CPU, got {frame.dtype} on "
+                f"{frame.device}"
+            )
+        isa = best() if self.isa is None else self.isa
+        if not has(isa):
+            raise BackendError(f"this CPU, or this build, lacks {isa.name}")
+        self.net, self.schedule, self.precision = net, schedule, precision
+        self.plan: Plan = capture(net, frame)
+        self.slots = frame.shape[0]
+        described = list(describe(self.plan))
+        self._library, self._age = load()[0], torch.zeros(self.slots, dtype=torch.long)
+        self._handle = self._library.skp_new(
+            self.slots, int(isa), int(precision == "bfloat16"), threads
+        )
+        if not self._handle:
+            raise MemoryError("the native engine could not be made")
+        weakref.finalize(self, self._library.skp_free, self._handle)
+        self._build(described)
+
+    def _build(self, described: Sequence[Described]) -> None:
+        plan, library = self.plan, self._library
+        before, adds = needs_before(plan), added(plan)
+        self._used = sorted({0, *(v for op in plan.ops for v in (*op.inputs, op.output))})
+        for v in plan.values:
+            # Numbers are those of the plan; what was fused away takes no memory.
+            size = (v.height, v.width, v.channels) if v.id in set(self._used) else (1, 1, 1)
+            library.skp_add_map(self._handle, *size, v.id in before, v.id in adds)
+        self._convs: list[SkpConv] = []
+        self.ops: dict[int, Conv] = {}
+        """Operations by their number among the library's convolutions."""
+        for made in described:
+            struct = made.struct
+            is_conv = isinstance(struct, SkpConv)
+            add = library.skp_add_conv if is_conv else library.skp_add_element
+            index = add(self._handle, ctypes.byref(struct))
+            if index < 0:
+                raise MemoryError("no memory for the network's weights")
+            if is_conv:
+                self._convs.append(cast(SkpConv, struct))
+                if made.conv is not None:
+                    self.ops[index] = made.conv
+        if library.skp_finish(self._handle):
+            raise MemoryError("no memory for the network's maps")
+        count = len(self._convs)
+        # A view of the library's own counters: (convolutions, S, 2).
+        memory = library.skp_counts(self._handle)
+        array = (ctypes.c_int64 * (count * self.slots * 2)).from_address(
+            ctypes.addressof(memory.contents)
+        )
+        self._counts = torch.frombuffer(array, dtype=torch.int64).view(count, self.slots, 2)
+        self._outputs = torch.tensor([c.oh * c.ow for c in self._convs], dtype=torch.float64)
+        self._sums = torch.zeros(count, 2, dtype=torch.float64)
+        self._frames = self._first_frames = 0
+        wanted = sorted(set(plan.outputs))
+        self._wanted = wanted
+        self._wanted_ids = (ctypes.c_int32 * len(wanted))(*wanted)
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, frame: Tensor) -> Any:
+        made = {}
+        for v in self._wanted:  # ordinary tensors: the caller may write to them
+            value = self.plan.values[v]
+            made[v] = torch.empty(self.slots, value.channels, value.height, value.width)
+        self._run(frame.contiguous(), made)
+        outputs = [as_output(made[v], self.plan.values[v]) for v in self.plan.outputs]
+        return pytree.tree_unflatten(outputs, self.plan.tree)
+
+    @torch.inference_mode()
+    def _run(self, frame: Tensor, made: dict[int, Tensor]) -> None:
+        due, first = self.schedule.due(self._age), self._age == 0
+        dense = (ctypes.c_uint8 * self.slots)(*due.tolist())
+        pointers = (Floats * len(made))(
+            *(ctypes.cast(made[v].data_ptr(), Floats) for v in self._wanted)
+        )
+        cut = -1.0 if self.schedule.cut is None else self.schedule.cut
+        status = self._library.skp_run(
+            self._handle,
+            ctypes.cast(frame.data_ptr(), Floats),
+            dense,
+            cut,
+            len(made),
+            ctypes.cast(self._wanted_ids, Ints),
+            pointers,
+        )
+        if status == Status.no_memory:
+            raise MemoryError("no memory for the network's outputs")
+        if status == Status.forked:
+            raise RuntimeError(
+                "the stream was made before this process was forked, and its threads are not "
+                "here; make it in the process that uses it, or with threads=1"
+            )
+        if status == Status.not_finite:
+            error = not_finite(frame)
+            assert error is not None
+            raise error
+        counted = ~first
+        if bool(counted.any()):
+            shares = self._counts[:, counted].double().sum(1) / self._outputs[:, None]
+            self._sums += shares
+        self._frames += int(counted.sum())
+        self._first_frames += int(first.sum())
+        if self.schedule.cut is not None:
+            self._age[torch.tensor([flag == Slot.cut for flag in dense])] = 0
+        self._age += 1
+
+    @torch.inference_mode()
+    def forget(self, slots: Sequence[int]) -> None:
+        self._age[list(slots)] = 0
+
+    @torch.inference_mode()
+    def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
+        for i, conv in enumerate(self._convs):
+            grid = (-(-conv.oh // conv.block_h), -(-conv.ow // conv.block_w))
+            key = self.ops[i].key if i in self.ops else None
+            mask = imposed_mask(cells, key, self.slots, grid)
+            if mask is not None:
+                mask = mask.to(torch.uint8).contiguous()
+            pointer = None if mask is None else mask.data_ptr()
+            self._library.skp_set_mask(self._handle, i, pointer)
+
+    @torch.inference_mode()
+    def masks(self) -> dict[Any, Tensor]:
+        return {op.key: self.opened(i).bool() for i, op in self.ops.items() if op.gated is not None}
+
+    def report(self) -> Report:
+        rows = [replace(row, density_sum=float(self._frames)) for row in self.plan.costs]
+        for i, op in self.ops.items():
+            if op.gated is not None and op.cost is not None:
+                computed, looked = self._sums[i].tolist()
+                rows[op.cost] = replace(
+                    rows[op.cost], density_sum=computed, gate_density_sum=looked
+                )
+        memory = StateMemory(self.state_bytes, self._conv_bytes())
+        return Report(tuple(rows), self._frames, self._first_frames, memory)
+
+    # -- what is inside --------------------------------------------------------------------------
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory of maps and of everything that is kept between frames."""
+        return int(self._library.skp_state_bytes(self._handle))
+
+    def _conv_bytes(self) -> int:
+        """Inputs and outputs of all convolutions, in the precision of the maps."""
+        used = [
+            self.plan.values[v]
+            for op in self.plan.ops
+            if isinstance(op, Conv | ConvTranspose)
+            for v in (op.inputs[0], op.output)
+        ]
+        values = sum(v.height * v.width * v.channels for v in used)
+        return self.slots * values * (2 if self.half else 4)
+
+    @property
+    def half(self) -> bool:
+        """Whether maps are bfloat16."""
+        return self.precision == "bfloat16"
+
+    def map(self, value: int) -> Tensor:
+        """A view of a map, (S, C, H, W); bfloat16 or float32."""
+        v = self.plan.values[value]
+        pitch = self._library.skp_map_pitch(self._handle, value)
+        flat = _memory(self._library.skp_map_buffer(self._handle, value, 0))
+        assert flat is not None
+        flat = flat.view(torch.bfloat16 if self.half else torch.float32)
+        return flat.view(self.slots, v.height, v.width, pitch)[..., : v.channels].permute(
+            0, 3, 1, 2
+        )
+
+    def opened(self, conv: int) -> Tensor:
+        """A view of a convolution's mask in the last frame, (S, Hb, Wb) uint8."""
+        struct = self._convs[conv]
+        flat = self._buffer(conv, BufferKind.open)
+        assert flat is not None
+        rows = -(-struct.oh // struct.block_h)
+        return flat.view(self.slots, rows, -1)
+
+    def _buffer(self, conv: int, kind: BufferKind) -> Tensor | None:
+        return _memory(self._library.skp_conv_buffer(self._handle, conv, int(kind)))
+
+    # -- moving ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def state_dict(self) -> dict[str, Any]:
+        layers: dict[str, dict[str, Tensor]] = {}
+        for i, op in self.ops.items():
+            if op.gated is None:
+                continue
+            kept = {k.name: b.clone() for k in _KEPT if (b := self._buffer(i, k)) is not None}
+            # Of which layer: its outputs, as every engine's state has them.
+            layers[str(op.key)] = {**kept, "memory": kept.pop("z", torch.empty(0))}
+            layers[str(op.key)]["z"] = self.map(op.output).clone()
+        frame = _memory(self._library.skp_last_frame(self._handle))
+        assert frame is not None
+        return {
+            "age": self._age.clone(),
+            "precision": self.precision,
+            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
+            "last_frame": frame.clone(),
+            "maps": {v: self.map(v).clone() for v in self._used},
+            "layers": layers,
+        }
+
+    @torch.inference_mode()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_layers(self.net, state, self.plan.calls)
+        if state["precision"] != self.precision:
+            raise ValueError(
+                f"the state is in precision {state['precision']!r}, this stream computes in "
+                f"{self.precision!r}"
+            )
+        pairs: list[tuple[Tensor | None, Tensor | None]] = [
+            (state["maps"].get(v), self.map(v) if v in self._used else None)
+            for v in {*self._used, *state["maps"]}
+        ]
+        for i, op in self.ops.items():
+            if op.gated is None:
+                continue
+            saved = state["layers"][str(op.key)]
+            for kind in _KEPT:
+                mine = self._buffer(i, kind)
+                theirs = saved.get("memory" if kind is BufferKind.z else kind.name)
+                if mine is not None or (theirs is not None and theirs.numel()):
+                    pairs.append((theirs, mine))
+        pairs.append((state["last_frame"], _memory(self._library.skp_last_frame(self._handle))))
+        copy_saved(pairs)
+        self._library.skp_begin(self._handle)
+        self._age = state["age"].clone()
+
+
+def _memory(buffer: Any) -> Tensor | None:
+    """A view of a buffer's bytes."""
+    if not buffer.data or not buffer.bytes:
+        return None
+    array = (ctypes.c_uint8 * buffer.bytes).from_address(buffer.data)
+    return torch.frombuffer(array, dtype=torch.uint8)

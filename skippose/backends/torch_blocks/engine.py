@@ -1,0 +1,226 @@
+"""The portable engine: a captured network in plain torch, touching only blocks that changed.
+
+Every value lives in one buffer, channels innermost. A convolution asks its gate about the blocks
+whose receptive field changed, gathers the patches of those that open, convolves them as a batch,
+and scatters the results after batch norm, additions and activation; what follows looks only at
+blocks that were written. A layer with many open blocks is convolved as a whole, and its closed
+blocks keep their values all the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from skippose.backends.base import Engine, check_layers, copy_saved, gated_layers, kind_of
+from skippose.backends.torch_blocks.conv import ConvNode
+from skippose.backends.torch_blocks.gates import ChangeGate
+from skippose.backends.torch_blocks.maps import Map, Tables
+from skippose.backends.torch_blocks.nodes import DenseNode, Frame, LocalNode
+from skippose.backends.torch_maps.engine import FunctionalEngine
+from skippose.ops.geometry import accumulation_dtype
+from skippose.ops.masks import block_for_map
+from skippose.ops.schedule import Schedule
+from skippose.plan.capture import capture
+from skippose.plan.dense_ops import as_output
+from skippose.plan.plan import Concat, Conv, FuseSum, Mul, Plan, Pointwise
+from skippose.report import Report
+
+FORM = "blocks"
+TILE = 4
+"""Tiles of operations without a gate, on the map at a quarter of the frame's size."""
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """How far, relatively, two convolutions of the same input may lie apart."""
+    return max(torch.finfo(dtype).eps, 64 * torch.finfo(accumulation_dtype(dtype)).eps)
+
+
+class TorchEngine(Engine):
+    """See the module; on a CPU."""
+
+    name = "torch"
+
+    @classmethod
+    def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Engine:
+        """On a CPU this; elsewhere a :class:`FunctionalEngine`."""
+        kind = cls if frame.is_cpu else FunctionalEngine
+        return kind(net, frame, schedule, **options)
+
+    @torch.inference_mode()
+    def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
+        self.net, self.schedule = net, schedule
+        self.plan: Plan = capture(net, frame)
+        self.slots = frame.shape[0]
+        self._age = torch.zeros(self.slots, dtype=torch.long)
+        self._broken = self._imposed = self._released = False
+        self._frames = self._first_frames = 0
+        self._build()
+
+    # -- building --------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        plan, exact = self.plan, accumulation_dtype(self.plan.dtype)
+        used = sorted({0, *(v for op in plan.ops for v in (*op.inputs, op.output))})
+        exactly = any(op.gated is not None and op.gated.must_know_changed for op in plan.gated)
+        needs_delta = {op.inputs[0] for op in plan.gated if op.reference == "previous"}
+        sizes = [self.slots * plan.values[v].height * plan.values[v].width + 2 for v in used]
+        # All in one piece, cleared once a frame.
+        self._dirty = torch.zeros(sum(sizes), dtype=torch.uint8, device=plan.device)
+        self.maps: dict[int, Map] = {}
+        for v, rows, dirty in zip(used, sizes, self._dirty.split(sizes), strict=True):
+            shape = (rows, plan.values[v].channels)
+            data = torch.zeros(shape, dtype=plan.dtype, device=plan.device)
+            delta = torch.zeros_like(data, dtype=exact) if v in needs_delta else None
+            slack = 0.0 if v == 0 or not exactly else rounding(plan.dtype)
+            self.maps[v] = Map(plan.values[v], data, dirty, exactly or v == 0, slack, delta=delta)
+        tables = Tables(self.slots, plan.device)
+        frame_size = (plan.frame.height, plan.frame.width)
+        gates: dict[Any, ChangeGate] = {}
+        self._nodes: list[ConvNode | LocalNode | DenseNode] = []
+        for i, op in enumerate(plan.ops):
+            out = plan.values[op.output]
+            tile = block_for_map(TILE, "scaled", (out.height, out.width), frame_size)
+            if isinstance(op, Conv):
+                # The first gated layer may make slots dense that it has decided about.
+                known = {} if i == plan.decider else gates
+                self._nodes.append(ConvNode(op, plan, tile, self.maps, tables, known))
+            elif isinstance(op, FuseSum | Pointwise | Mul | Concat):
+                self._nodes.append(LocalNode(op, plan, tile, self.maps, tables))
+            else:
+                self._nodes.append(DenseNode(op, plan, self.maps, self.slots))
+        self._was_live = False
+
+    @property
+    def convs(self) -> list[ConvNode]:
+        """The convolutions, in the plan's order."""
+        return [node for node in self._nodes if isinstance(node, ConvNode)]
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def step(self, frame: Tensor) -> Any:
+        self._run(frame)
+        outputs = [
+            as_output(self.maps[v].images.clone(), self.plan.values[v]) for v in self.plan.outputs
+        ]
+        return pytree.tree_unflatten(outputs, self.plan.tree)
+
+    @torch.inference_mode()
+    def _run(self, frame: Tensor) -> None:
+        if self._broken:
+            warnings.warn(
+                "a frame failed while it was being computed; this one is dense in all slots",
+                stacklevel=4,
+            )
+            self._age.zero_()
+        due = self.schedule.due(self._age) | self._released
+        first = self._age == 0
+        now = Frame(due.clone(), self.slots, self.schedule.cut, bool(due.any()))
+        if self._was_live or self._broken:
+            self._dirty.zero_()
+            for m in self.maps.values():
+                m.begin()
+        self._broken = self._was_live = True
+        self._read(frame, due)
+        live = self.maps[0].live or self._imposed
+        if live:
+            for i, node in enumerate(self._nodes):
+                node.run(now, decides=i == self.plan.decider)
+        self._was_live = live
+        # Everything went through.
+        self._broken = self._released = False
+        counted = (~first).tolist()
+        if live:
+            for conv in self.convs:
+                conv.tally(counted)
+        self._frames += sum(counted)
+        self._first_frames += self.slots - sum(counted)
+        self._age = torch.where(now.due & ~due, 0, self._age) + 1
+
+    def _read(self, frame: Tensor, due: Tensor) -> None:
+        """The frame into its map; slots that are due count as changed everywhere."""
+        start, image = self.maps[0], frame.permute(0, 2, 3, 1)
+        start.write(torch.arange(self.slots), image)
+        start.live = start.live or bool(due.any())
+
+    @torch.inference_mode()
+    def forget(self, slots: Sequence[int]) -> None:
+        self._age[list(slots)] = 0
+
+    @torch.inference_mode()
+    def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
+        """See the base class. The frame after masks were taken away is dense in all slots.
+
+        While they were imposed nobody kept what gates refer to; that is no part of the work that
+        masks are imposed to measure.
+        """
+        released = [conv.fix_mask(cells) for conv in self.convs]
+        self._released = self._released or any(released)
+        self._imposed = any(conv.imposed for conv in self.convs)
+        asked = any(conv.gate is not None and not conv.imposed for conv in self.convs)
+        for m in self.maps.values():
+            m.measures = asked
+
+    def masks(self) -> dict[Any, Tensor]:
+        gated = [conv for conv in self.convs if conv.op.gated is not None]
+        return {
+            conv.op.key: conv.opened if self._was_live else torch.zeros_like(conv.opened)
+            for conv in gated
+        }
+
+    def report(self) -> Report:
+        rows = list(self.plan.costs)
+        for i, row in enumerate(rows):
+            rows[i] = replace(row, density_sum=float(self._frames))
+        for conv in self.convs:
+            if conv.op.gated is not None and conv.op.cost is not None:
+                rows[conv.op.cost] = replace(
+                    rows[conv.op.cost],
+                    density_sum=conv.density_sum,
+                    gate_density_sum=conv.looked_sum,
+                )
+        return Report(tuple(rows), self._frames, self._first_frames)
+
+    # -- moving ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        # Where the next frame would be dense here, or gates were not asked, it is elsewhere too.
+        unknown = self._broken or self._imposed or self._released
+        age = torch.zeros_like(self._age) if unknown else self._age.clone()
+        layers: dict[str, dict[str, Any]] = {"layers": {}, "dense": {}}
+        for conv in self.convs:
+            layers["layers" if conv.op.gated else "dense"][str(conv.op.key)] = conv.state_dict()
+        return {
+            "form": FORM,
+            "age": age,
+            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
+            "maps": {v: m.inner(m.data).clone() for v, m in self.maps.items()},
+            **layers,
+        }
+
+    @torch.inference_mode()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.get("form") != FORM:
+            raise ValueError(
+                "the state was made on another device, where backend 'torch' holds whole maps; on "
+                "a CPU it does not go on: begin anew, or move the stream with backend='eager'"
+            )
+        check_layers(self.net, state, self.plan.calls)
+        inner = {v: m.inner(m.data) for v, m in self.maps.items()}
+        pairs: list[tuple[Tensor | None, Tensor | None]] = [
+            (state["maps"].get(v), inner.get(v)) for v in inner.keys() | state["maps"].keys()
+        ]
+        for conv in self.convs:
+            saved = state["layers" if conv.op.gated else "dense"].get(str(conv.op.key), {})
+            pairs += [(saved.get(name), mine) for name, mine in conv.held().items()]
+        copy_saved(pairs)
+        for conv in self.convs:
+            if conv.gate is not None:
+                conv.gate.forget()
+        self._age = state["age"].clone()

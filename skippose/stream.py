@@ -1,0 +1,268 @@
+"""Frame after frame: ``stream = Stream(net); stream(frame)``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from operator import attrgetter, index
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from skippose.backends.base import (
+    BACKENDS,
+    Engine,
+    engines,
+    gated_layers,
+    not_finite,
+    unavailable,
+)
+from skippose.layers import SkipConv2d
+from skippose.ops.schedule import Schedule
+from skippose.plan.errors import BackendError
+from skippose.report import Report
+
+STATE_VERSION = 1
+
+_training = attrgetter("training")
+_said: set[str] = set()
+
+
+class Stream:
+    """A gated network on video, one frame at a time, for one or several videos side by side.
+
+    The state lives here and not in the network: any number of streams, in any number of threads,
+    share one network. A frame that is refused leaves the stream as it was.
+
+    The captured engines read the network when a video begins: after changing it, call
+    :meth:`reset`. What they do not see even then, as a ``forward`` that was replaced, is said at
+    :func:`skippose.plan.capture.capture`.
+
+    Args:
+        net: a network with :class:`SkipConv2d` layers, in evaluation mode.
+        backend: ``'native'``: the network is captured once and run by compiled kernels on a CPU,
+            in float32 or bfloat16; ``'torch'``: captured too, in plain torch. Both touch only the
+            blocks that changed. ``'eager'``: the network's own modules, each in its step form: any
+            network, correct rather than fast. ``'auto'`` takes the first of these that can run the
+            network, and says so once where that is not the first.
+        cut: where the first gated layer's density exceeds this, the slot begins anew.
+        refresh_every: frames 1, 1 + k, ... of a slot are computed in full.
+        precision: ``'float32'`` or ``'bfloat16'``, for ``'native'``; the others compute in the
+            network's.
+        threads: of ``'native'``; the others use torch's.
+
+    Raises:
+        ValueError: for an unknown backend, a network without gated layers, a bad cut or refresh,
+            or an option that the backend does not have.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        backend: str = "auto",
+        cut: float | None = None,
+        refresh_every: int | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        given = {"precision": precision, "threads": threads}
+        self._options = {k: v for k, v in given.items() if v is not None}
+        try:
+            self._candidates = engines(backend, list(self._options))
+        except ValueError as error:
+            if self._options and backend in BACKENDS:
+                raise ValueError(
+                    f"{error} (got {self._options}): convert the network itself, or set torch's "
+                    "threads"
+                ) from None
+            raise
+        if not gated_layers(net):
+            raise ValueError(
+                f"{type(net).__name__} has no gated convolution; make it one with skippose.convert"
+            )
+        self.net = net
+        self.schedule = Schedule(refresh_every, cut)
+        self._skipping = [m for m in net.modules() if isinstance(m, SkipConv2d)]
+        self._auto = backend == "auto"
+        self._engine: Engine | None = None
+        self._frame: tuple[tuple[int, ...], torch.dtype, torch.device] | None = None
+        self._past = Report()
+
+    @property
+    def slots(self) -> int | None:
+        """Videos side by side: the first frame's batch; None before it."""
+        return None if self._frame is None else self._frame[0][0]
+
+    @property
+    def backend(self) -> str | None:
+        """The engine that runs; None before the first frame."""
+        return None if self._engine is None else self._engine.name
+
+    @torch.no_grad()
+    def __call__(self, frame: Tensor) -> Any:
+        """The network's output for one frame of each slot.
+
+        Args:
+            frame: (S, C, H, W); S, size, dtype and device are fixed by the first frame.
+
+        Raises:
+            ValueError: for a frame unlike those before, or one with NaN or Inf; with the first
+                frame, for a network that the chosen backend cannot run.
+            RuntimeError: if the network is in training mode, or calls its layers differently from
+                frame to frame.
+        """
+        self._check(frame)
+        if self._engine is not None:
+            return self._engine.step(frame)
+        engine = self._make(frame)
+        output = engine.step(frame)
+        try:
+            self._past + engine.report()
+        except ValueError:  # after reset(), a video of another size: its report begins anew
+            self._past = Report()
+        self._engine = engine
+        self._frame = (tuple(frame.shape), frame.dtype, frame.device)
+        return output
+
+    def _make(self, frame: Tensor) -> Engine:
+        """The first engine that can run the network."""
+        reasons = unavailable() if self._auto else []
+        for kind in self._candidates:
+            try:
+                engine = kind.make(self.net, frame, self.schedule, **self._options)
+            except BackendError as error:
+                if not self._auto:
+                    error.args = (f"{error}; Stream(net, backend='eager') runs any network",)
+                    raise
+                reasons.append(f"not {kind.name!r}: {error}")
+                continue
+            if reasons and (message := "; ".join(reasons)) not in _said:
+                _said.add(message)
+                warnings.warn(
+                    f"{type(self.net).__name__} streams with backend {kind.name!r}; {message}",
+                    stacklevel=4,
+                )
+            return engine
+        raise ValueError("no backend can run this network: " + "; ".join(reasons))
+
+    def _check(self, frame: Tensor) -> None:
+        if not isinstance(frame, Tensor) or frame.dim() != 4:
+            found = tuple(frame.shape) if isinstance(frame, Tensor) else type(frame).__name__
+            raise ValueError(f"a frame is a tensor (S, C, H, W), got {found}")
+        if not frame.numel():
+            raise ValueError(f"a frame has no dimension of 0, got {tuple(frame.shape)}")
+        if self._frame is not None:
+            now: tuple[object, ...] = (tuple(frame.shape), frame.dtype, frame.device)
+            for what, seen, expected in zip(
+                ("shape", "dtype", "device"), now, self._frame, strict=True
+            ):
+                if seen != expected:
+                    raise ValueError(
+                        f"the frame's {what} is {seen}, the stream's is {expected}; call "
+                        "reset() before a video of another kind"
+                    )
+        if self.net.training or any(map(_training, self._skipping)):
+            raise RuntimeError("the network is in training mode; call net.eval() before streaming")
+        if self._engine is not None and self._engine.checks_values:
+            return
+        error = not_finite(frame)
+        if error is not None:
+            raise error
+
+    def reset(self, slots: Iterable[int] | None = None) -> None:
+        """Begins anew: the given slots' next frame is dense; all slots and any size by default.
+
+        Raises:
+            ValueError: for a slot that does not exist, or what is no slot's number, as a mask.
+        """
+        if slots is None:
+            self._past = self.report()
+            self._engine = self._frame = None
+            return
+        chosen = [_number(slot) for slot in slots]
+        count = self.slots or 0
+        wrong = [s for s in chosen if not 0 <= s < count]
+        if wrong:
+            raise ValueError(f"no such slots: {wrong}; the stream has {count}")
+        if self._engine is not None:
+            self._engine.forget(chosen)
+
+    def report(self) -> Report:
+        """MACs and densities over all slots, since the stream was made.
+
+        A video of another size, whose layers take other MACs, begins the report anew.
+        """
+        return self._past if self._engine is None else self._past + self._engine.report()
+
+    def __reduce__(self) -> NoReturn:
+        """For copy and pickle: memory that engines share with compiled code has no copy."""
+        raise TypeError(
+            "a stream cannot be copied or pickled; make another over the same network and give its "
+            "load_state_dict what state_dict() of this one gives"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a stream over the same network needs to go on elsewhere.
+
+        Tensors and plain values, for ``torch.save``. ``backend`` names the engine that it is for:
+        a stream with ``backend='auto'`` takes that one up.
+        """
+        if self._engine is None or self._frame is None:
+            return {"version": STATE_VERSION, "frame": None}
+        shape, dtype, device = self._frame
+        return {
+            "version": STATE_VERSION,
+            "backend": {"name": self._engine.name, "version": self._engine.version},
+            "frame": {"shape": shape, "dtype": dtype, "device": str(device)},
+            **self._engine.state_dict(),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where :meth:`state_dict` was taken; the stream is unchanged if that fails.
+
+        Raises:
+            ValueError: for a state of another version, backend or network.
+        """
+        version = state_dict.get("version")
+        if version != STATE_VERSION:
+            raise ValueError(f"a stream state of version {version!r}; this is version 1")
+        if state_dict["frame"] is None:
+            self.reset()
+            return
+        made_by = state_dict.get("backend", {"name": "eager", "version": 1})
+        names = [kind.name for kind in self._candidates]
+        if made_by["name"] not in names:
+            raise ValueError(
+                f"a state of backend {made_by['name']!r}, this stream's is "
+                f"{' or '.join(map(repr, names))}; make it with backend={made_by['name']!r}"
+            )
+        kind = self._candidates[names.index(made_by["name"])]
+        if made_by["version"] != kind.version:
+            raise ValueError(
+                f"a state of backend {kind.name!r} in version {made_by['version']!r}; this is "
+                f"version {kind.version}"
+            )
+        device = self._skipping[0].weight.device
+        saved = state_dict["frame"]
+        like = torch.zeros(saved["shape"], dtype=saved["dtype"], device=device)
+        engine = kind.make(self.net, like, self.schedule, **self._options)
+        engine.load_state_dict(state_dict)
+        past = self.report()
+        try:
+            past + engine.report()
+        except ValueError:
+            past = Report()
+        self._past, self._engine = past, engine
+        self._frame = (tuple(like.shape), like.dtype, like.device)
+
+
+def _number(slot: Any) -> int:
+    """A slot's number. Booleans are integers too: a mask would be read as slots 0 and 1."""
+    if not isinstance(slot, bool) and getattr(slot, "dtype", None) != torch.bool:
+        try:
+            return index(slot)
+        except TypeError:
+            pass
+    raise ValueError(f"slots are given by their numbers, got {slot!r}")
