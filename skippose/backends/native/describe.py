@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from skippose.backends.native.described import Described
 from skippose.backends.native.library import (
     ElementKind,
-    Floats,
-    GateKind,
-    Ints,
     SkpConv,
     SkpElement,
 )
-from skippose.gates import ExactNormGate, GumbelGate
-from skippose.gates.norm import SCALE_FLOOR, NormGate
+from skippose.backends.native.lower_gate import lower_gate
 from skippose.ops.masks import block_for_map
 from skippose.plan.errors import BackendError
 from skippose.plan.plan import (
@@ -53,28 +49,6 @@ _ACTIVATIONS = {
     "hardswish": 7,
     "tanh": 8,
 }
-
-
-class Described:
-    """A structure for the library, and the arrays that it points into."""
-
-    def __init__(self, struct: SkpConv | SkpElement, conv: Conv | None = None) -> None:
-        self.struct, self.conv = struct, conv
-        self._arrays: list[Tensor] = []
-
-    def floats(self, tensor: Tensor | None) -> Any:
-        """The memory of a tensor as float32, kept alive with the structure."""
-        if tensor is None:
-            return None
-        array = tensor.detach().to("cpu", torch.float32).contiguous()
-        self._arrays.append(array)
-        return ctypes.cast(array.data_ptr(), Floats)
-
-    def ints(self, tensor: Tensor) -> Any:
-        """Likewise int32."""
-        array = tensor.to(torch.int32).contiguous()
-        self._arrays.append(array)
-        return ctypes.cast(array.data_ptr(), Ints)
 
 
 def describe(plan: Plan) -> Iterator[Described]:
@@ -224,26 +198,8 @@ def _conv(op: Conv, plan: Plan, decides: bool) -> Described:
     if op.affine is not None:
         d.scale, d.shift = (made.floats(c) for c in op.affine)
     d.decides_cut = decides
-    if op.gated is None:
-        return made
-    gate = op.gated.gate
-    d.block_h, d.block_w = op.block
-    d.previous, d.frame_source = op.reference == "previous", gate.source == "frame"
-    if isinstance(gate, GumbelGate):
-        if op.gated.holds_patches:
-            raise BackendError(
-                f"layer {op.key}: the native engine has no rectified Gumbel gate under 'hold'"
-            )
-        d.gate, d.rectify = GateKind.linear, gate.rectify
-        d.phi, d.gate_bias = made.floats(gate.weight), float(gate.bias)
-        return made
-    assert isinstance(gate, NormGate)
-    d.gate = GateKind.output if isinstance(gate, ExactNormGate) else GateKind.input_norm
-    d.p = 0 if math.isinf(gate.p) else int(gate.p)
-    d.normalize, d.eps, d.gain = gate.normalize, gate.eps, op.gain
-    d.relative, d.scale_of_output = gate.scale == "relative", gate.relative_to == "output"
-    calibrated = float(gate.magnitude)
-    d.magnitude = max(calibrated, SCALE_FLOOR) if calibrated > 0 else 0.0
+    if op.gated is not None:
+        lower_gate(op, d, made)
     return made
 
 

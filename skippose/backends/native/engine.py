@@ -21,7 +21,8 @@ from skippose.backends.base import (
     kind_of,
     not_finite,
 )
-from skippose.backends.native.describe import Described, added, describe, needs_before
+from skippose.backends.native.describe import added, describe, needs_before
+from skippose.backends.native.described import Described
 from skippose.backends.native.library import (
     BufferKind,
     Floats,
