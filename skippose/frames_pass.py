@@ -228,7 +228,7 @@ class FramesPass:
         for t in range(self.frames):
             due = self.schedule.due(age)
             planned.append(due)
-            step = skip_conv_step(images[:, t], operation, state, due, self.schedule.cut)
+            step = _step(images[:, t], operation, state, due, self.schedule.cut)
             age = torch.where(step.dense & ~due, 0, age) + 1
             state = step.state
             steps.append(step)
@@ -371,6 +371,18 @@ def _one_frame(
     images: Tensor, operation: GatedConvolution, state: SkipState | None, dense: Tensor
 ) -> SkipResult:
     """The step form in the shapes of the clip form, T = 1."""
-    step = skip_conv_step(images[:, 0], operation, state, dense)
+    step = _step(images[:, 0], operation, state, dense)
     changed = None if step.changed is None else step.changed[:, None]
     return SkipResult(step.z[:, None], step.gate[:, None], changed, step.dense[:, None], step.state)
+
+
+def _step(
+    x: Tensor,
+    operation: GatedConvolution,
+    state: SkipState | None,
+    due: Tensor,
+    cut: float | None = None,
+) -> SkipResult:
+    """The step form for a network's own modules; ``due`` and the result's ``dense`` on the CPU."""
+    step = skip_conv_step(x, operation, state, due.to(x.device), cut)
+    return step._replace(dense=step.dense.cpu())

@@ -137,6 +137,8 @@ class Stream:
                     raise
                 reasons.append(f"not {kind.name!r}: {error}")
                 continue
+            if engine.notice is not None:
+                reasons.append(engine.notice)
             if reasons and (message := "; ".join(reasons)) not in _said:
                 _said.add(message)
                 warnings.warn(

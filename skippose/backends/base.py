@@ -65,6 +65,8 @@ class Engine(ABC):
     """Of the engine's saved states."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Which of ``precision`` and ``threads`` it takes."""
+    notice: str | None = None
+    """What a user should be told of how it runs this network; the stream says it once."""
     checks_values: ClassVar[bool] = False
     """Whether :meth:`step` refuses NaN and Inf itself, with :func:`not_finite`'s error."""
 
@@ -185,13 +187,11 @@ def unavailable() -> list[str]:
 def kind_of(layer: SkipConv2d) -> dict[str, object]:
     """What decides which fields a gated layer's state has, their shapes and meaning."""
     assert layer.gate is not None
-    settings = layer.gate.settings()
-    keys = ("type", "block", "block_mode", "source", "scale", "rectify")
     geometry = ("in_channels", "kernel_size", "stride", "padding", "dilation")
     return (
         {"reference": layer.reference}
         | {k: getattr(layer, k) for k in geometry}
-        | {k: settings[k] for k in keys if k in settings}
+        | layer.gate.state_kind()
     )
 
 

@@ -6,9 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
-from skippose.gates.norm import NormGate
 from skippose.plan.plan import (
     NONE,
     Conv,
@@ -71,7 +69,7 @@ def _fold_affine(producer: Op, op: Op, values: Sequence[Value]) -> Op | None:
         affine = (first_scale * scale, first_shift * scale + shift)
         return replace(op, inputs=producer.inputs, affine=affine)
     if isinstance(producer, Conv):
-        if _looks_at_response(producer):
+        if producer.sees_response:
             if producer.affine is not None:
                 first_scale, first_shift = producer.affine
                 scale, shift = first_scale * scale, first_shift * scale + shift
@@ -87,15 +85,6 @@ def _fold_affine(producer: Op, op: Op, values: Sequence[Value]) -> Op | None:
         return None
     bias = producer.bias * scale + shift
     return replace(producer, output=op.output, weight=weight, bias=bias)
-
-
-def _looks_at_response(conv: Conv) -> bool:
-    """Whether the gate needs ``w * x`` with the layer's own weights."""
-    gate = conv.gate
-    if gate is None:
-        return False
-    relative = isinstance(gate, NormGate) and gate.scale == "relative"
-    return gate.sees == "output" or (relative and cast(NormGate, gate).relative_to == "output")
 
 
 def _upsampled_sum(producer: Op, op: Op, values: Sequence[Value]) -> Op | None:

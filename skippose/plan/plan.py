@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from skippose.gates import Gate
-from skippose.ops import ConvGeometry, GatedConvolution, Reference
+from skippose.ops import ConvGeometry, Convolution, GatedConvolution, Reference
+from skippose.ops.gate_spec import GateSpec
 from skippose.report import LayerCost
 
 ActivationKind = Literal[
@@ -115,7 +116,6 @@ class Conv(Op):
         affine: per-channel (scale, shift), each (O,); or None.
         gated: the layer's operation: its own weights, gate, reference and (rows, columns) of
             outputs per block. None for a dense layer.
-        gain: factor of the scores of an ``OutputNormGate``, mean over o of ``‖w_o‖_1``; else 1.
         activation: after everything else.
         cost: index of its row in :attr:`Plan.costs`, or None where it is not counted.
     """
@@ -126,7 +126,6 @@ class Conv(Op):
     bias: Tensor
     affine: tuple[Tensor, Tensor] | None = None
     gated: GatedConvolution | None = None
-    gain: float = 1.0
     activation: Activation = NONE
     cost: int | None = None
 
@@ -139,6 +138,22 @@ class Conv(Op):
     def gate(self) -> Gate | None:
         """The layer's gate."""
         return None if self.gated is None else self.gated.gate  # type: ignore[return-value]
+
+    @property
+    def spec(self) -> GateSpec | None:
+        """What its gate compares; None where the gate must be asked through its own methods."""
+        return None if self.gated is None else self.gated.spec
+
+    @property
+    def sees_response(self) -> bool:
+        """Whether its gate needs ``w * x`` with the layer's own weights; any unknown gate may."""
+        return self.gated is not None and (self.spec is None or self.spec.needs_response)
+
+    def convolution(self, dtype: torch.dtype) -> Convolution:
+        """What runs, for maps of this dtype; updates are computed in the accumulators'."""
+        if self.reference == "previous":
+            return Convolution(self.weight, self.bias, self.geometry)
+        return Convolution(self.weight.to(dtype), self.bias.to(dtype), self.geometry)
 
     @property
     def reference(self) -> Reference:

@@ -13,7 +13,6 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skippose.gates import OutputNormGate
 from skippose.layers import SkipConv2d
 from skippose.ops import Convolution
 from skippose.ops.geometry import accumulation_dtype
@@ -92,10 +91,15 @@ class Recorder(TorchDispatchMode):
             self._paused = False
         locations = z.shape[-2] * z.shape[-1]
         label = name + (f"#{key.call}" if key.call else "")
-        gated, gain = None, 1.0
+        gated = None
         cost = LayerCost(label, locations * layer.macs_per_location)
         if gate is not None:
+            if gate.always_open or gate.samples:
+                raise CaptureError(f"the gate of layer {name!r} is in training mode")
             gated = layer.gated(self._frame_size, x.shape[-2], x.shape[-1])
+            self._paused = True
+            _ = gated.spec  # now, and not within whatever traces the plan
+            self._paused = False
             self.decider = self.decider or key
             cost = LayerCost(
                 label,
@@ -104,11 +108,7 @@ class Recorder(TorchDispatchMode):
                 additions=locations * gate.additions_per_output(layer),
                 gated=True,
             )
-            if isinstance(gate, OutputNormGate):
-                self._paused = True
-                gain = float(gate.gain(conv))
-                self._paused = False
-        self.convolution(value, z, key, conv, gated, gain, self._cost(cost))
+        self.convolution(value, z, key, conv, gated, self._cost(cost))
         return z
 
     def count_dense(self, layer: nn.Module, x: Tensor, macs: int) -> None:
@@ -145,7 +145,6 @@ class Recorder(TorchDispatchMode):
         key: Key,
         conv: Convolution,
         gated: Any = None,
-        gain: float = 1.0,
         cost: int | None = None,
     ) -> None:
         """Appends the convolution of value ``x`` that gave ``z``."""
@@ -165,7 +164,6 @@ class Recorder(TorchDispatchMode):
                 weight=weight,
                 bias=bias,
                 gated=gated,
-                gain=gain,
                 cost=cost,
             )
         )

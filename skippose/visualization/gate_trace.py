@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -138,24 +138,15 @@ class LogitWatch:
     def __init__(self, layers: dict[str, SkipConv2d], limit: int = 4096) -> None:
         self._found: dict[str, list[Tensor]] = {}
         self._limit = limit
-        self._gates: list[Any] = []
+        self._gates: list[GumbelGate] = []
         for name, layer in layers.items():
             if isinstance(layer.gate, GumbelGate):
-                gate: Any = layer.gate
-                self._gates.append(gate)
-                self._found[name] = []
-                gate.decide = self._between(name, gate)
+                self._gates.append(layer.gate)
+                layer.gate.observer = partial(self._note, self._found.setdefault(name, []))
 
-    def _between(self, name: str, gate: GumbelGate) -> Callable[..., Tensor]:
-        decide = gate.decide
-
-        def watched(score: Tensor, *others: Tensor | None) -> Tensor:
-            flat = score.detach().flatten()
-            some = flat[:: max(1, flat.numel() // self._limit)]
-            self._found[name].append(some.float() + gate.bias.detach().float())
-            return decide(score, *others)
-
-        return watched
+    def _note(self, found: list[Tensor], logits: Tensor) -> None:
+        flat = logits.flatten()
+        found.append(flat[:: max(1, flat.numel() // self._limit)].float())
 
     @property
     def logits(self) -> dict[str, Tensor]:
@@ -163,7 +154,7 @@ class LogitWatch:
         return {name: torch.cat(found).cpu() for name, found in self._found.items() if found}
 
     def remove(self) -> None:
-        """Gives the gates their own decision back."""
+        """Stops collecting."""
         for gate in self._gates:
-            del gate.decide
+            gate.observer = None
         self._gates = []

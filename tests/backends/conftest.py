@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skippose.backends.torch_blocks.engine import TorchEngine
-from skippose.backends.torch_maps.step import empty_state
-from skippose.ops import SkipState
-from skippose.ops import step as step_form
+from skippose.ops import SkipState, empty_state, skip_conv_step, step_score
 from skippose.ops.masks import changed_outputs
 from skippose.plan.dense_ops import activate, apply, finish
 from skippose.plan.plan import Conv
@@ -125,7 +123,7 @@ class LayerByLayer:
     ) -> None:
         self.engine = kind(net, frame, schedule, **options)
         self.plan, self.margin, self.tolerance = self.engine.plan, margin, tolerance
-        self.states = {op.key: empty_state(self.plan, op, frame.shape[0]) for op in self.plan.gated}
+        self.states = {op.key: self._empty(op, frame.shape[0]) for op in self.plan.gated}
         self.masks_seen = self.masks_near = 0
         self.open_sum = 0.0
 
@@ -162,20 +160,22 @@ class LayerByLayer:
         maps = {v: engine.map(v).float() for v in used}
         return maps, {op.key: engine.opened(i).bool() for i, op in engine.ops.items()}
 
+    def _empty(self, op: Conv, slots: int) -> SkipState:
+        value = self.plan.values[op.inputs[0]]
+        shape = (slots, value.channels, value.height, value.width)
+        return empty_state(op.gated, torch.zeros(shape, dtype=self.plan.dtype), self.plan.dtype)
+
     def _gated(self, op: Conv, x: Tensor, opened: Tensor, dense: Tensor) -> Tensor:
-        layer, gate = op.gated, op.gated.gate
-        exact = op.weight.dtype
-        size, before = layer.out_size(x), SkipState(**self.states[op.key])
-        full = dense[:, None, None, None]
-        previous = layer.reference == "previous"
-        change = x.to(exact) - before.x.to(exact) if previous else None
-        seen = op.geometry.convolve(
-            torch.where(full, x.to(exact), change) if previous else x, op.weight.to(x.dtype)
-        ).to(exact)
-        response, start = seen, op.bias[:, None, None]
-        score = step_form._score(x, change, response, layer, size, before)
+        layer, conv, before = op.gated, op.convolution(x.dtype), self.states[op.key]
+        exact, full = op.weight.dtype, dense[:, None, None, None]
+        if layer.reference == "previous":
+            change = x.to(exact) - before.x.to(exact)
+            response = conv.update(torch.where(full, x.to(exact), change))
+        else:
+            response = conv(x).to(exact) - conv.start(x)
+        score = step_score(x, layer, before, response, conv)
         slack = torch.maximum(self.margin * score.abs().max(), _rounding(x, layer, exact))
-        least, most = (gate.decide(score + d, before.scale).bool() for d in (-slack, slack))
+        least, most = (layer.gate.decide(score + d, before.scale).bool() for d in (-slack, slack))
         if layer.must_know_changed:
             changed = changed_outputs(x, before.x, layer.conv.geometry)
             least, most = (layer.close_unchanged(m, changed).bool() for m in (least, most))
@@ -186,21 +186,9 @@ class LayerByLayer:
         self.masks_near += int((most & ~least).sum())
         if not bool(dense.all()):
             self.open_sum += float(opened[~dense].float().mean()) / len(self.plan.gated)
-
-        g = layer.expand(opened, size)
-        if previous:
-            z = torch.where(full, start, before.z) + g * seen
-        else:
-            z = torch.where(g, (seen + start).to(x.dtype), before.z)
-        after = SkipState(z=z)
-        if before.scale is not None:
-            after.scale = torch.where(dense, gate.measure(x, response), before.scale)
-        if before.x is not None:
-            after.x = x.clone()
-        if not previous and gate.source == "residual":
-            step_form._hold_input(after, x, opened, g, layer, before)
-        self.states[op.key] = {k: v for k, v in vars(after).items() if v is not None}
-        return z
+        result = skip_conv_step(x, layer, before, dense, conv=conv, imposed=opened)
+        self.states[op.key] = result.state
+        return result.z
 
 
 def _rounding(x: Tensor, layer, exact: torch.dtype) -> Tensor:
@@ -210,10 +198,9 @@ def _rounding(x: Tensor, layer, exact: torch.dtype) -> Tensor:
     its terms, which are a thousand times what is left where little changed: seen were 0.3 units in
     the last place of the terms' sum, allowed are 2.
     """
-    gate = layer.gate
-    if gate.sees != "linear" or layer.reference != "hold" or gate.source != "residual":
+    if not layer.holds_score:
         return x.new_zeros((), dtype=exact)
-    phi = gate.weight.detach().to(exact).abs()
+    phi = layer.spec.score.weight.detach().to(exact).abs()
     terms = layer.conv.geometry.ungrouped().convolve(x.to(exact).abs(), phi)
     return 2 * torch.finfo(exact).eps * terms.max()
 

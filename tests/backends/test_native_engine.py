@@ -32,6 +32,7 @@ GATES = {
     "output": lambda b: OutputNormGate(0.6, block=b),
     "exact": lambda b: ExactNormGate(0.4, block=b),
     "gumbel": lambda b: GumbelGate(init_open=-0.1, block=b),
+    "rectified": lambda b: GumbelGate(init_open=-0.1, block=b, rectify=True),
     "frame": lambda b: GumbelGate(init_open=-0.2, block=b, source="frame"),
 }
 POLICIES = ["hold", "previous"]
@@ -496,13 +497,6 @@ def test_what_it_does_not_take(options, frame, message, make_hrnet) -> None:
     net = skippose.convert(net, InputNormGate(0.2)).eval()
     with pytest.raises(ValueError, match=message):
         Stream(net, backend="native", **options)(frame)
-
-
-def test_rectified_gates_that_hold_are_left_to_the_other_engines() -> None:
-    gate = GumbelGate(rectify=True)
-    net = skippose.convert(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), gate).eval()
-    with pytest.raises(BackendError, match="no rectified Gumbel gate under 'hold'"):
-        Stream(net, backend="native")(torch.randn(1, 3, 16, 16))
 
 
 def test_other_paddings_are_left_to_the_other_engines() -> None:

@@ -6,14 +6,13 @@ import math
 
 from skippose.backends.native.described import Described
 from skippose.backends.native.library import GateKind, SkpConv
-from skippose.gates import ExactNormGate, GumbelGate
-from skippose.gates.norm import SCALE_FLOOR, NormGate
+from skippose.ops.gate_spec import SCALE_FLOOR, InputNorm, Linear, OutputNorm
 from skippose.plan.errors import BackendError
 from skippose.plan.plan import Conv
 
 
 def lower_gate(op: Conv, d: SkpConv, made: Described) -> None:
-    """Writes the gate of a gated convolution into its structure.
+    """Writes the gate of a gated convolution into its structure; only its spec is read.
 
     Args:
         op: the convolution, which has a gate.
@@ -24,21 +23,43 @@ def lower_gate(op: Conv, d: SkpConv, made: Described) -> None:
         BackendError: for a gate that the library does not have, named.
     """
     assert op.gated is not None
-    gate = op.gated.gate
+    spec = op.spec
+    if spec is None:
+        raise BackendError(
+            f"layer {op.key}: {type(op.gated.gate).__name__} states no spec, and the native engine "
+            "cannot call a gate's own methods"
+        )
     d.block_h, d.block_w = op.block
-    d.previous, d.frame_source = op.reference == "previous", gate.source == "frame"
-    if isinstance(gate, GumbelGate):
-        if op.gated.holds_patches:
-            raise BackendError(
-                f"layer {op.key}: the native engine has no rectified Gumbel gate under 'hold'"
-            )
-        d.gate, d.rectify = GateKind.linear, gate.rectify
-        d.phi, d.gate_bias = made.floats(gate.weight), float(gate.bias)
-        return
-    assert isinstance(gate, NormGate)
-    d.gate = GateKind.output if isinstance(gate, ExactNormGate) else GateKind.input_norm
-    d.p = 0 if math.isinf(gate.p) else int(gate.p)
-    d.normalize, d.eps, d.gain = gate.normalize, gate.eps, op.gain
-    d.relative, d.scale_of_output = gate.scale == "relative", gate.relative_to == "output"
-    calibrated = float(gate.magnitude)
+    d.previous, d.frame_source = op.reference == "previous", spec.change == "none"
+    threshold = spec.threshold
+    d.relative = threshold.relative_to is not None
+    d.scale_of_output = threshold.relative_to == "output"
+    calibrated = 0.0 if threshold.calibrated is None else float(threshold.calibrated)
     d.magnitude = max(calibrated, SCALE_FLOOR) if calibrated > 0 else 0.0
+    try:
+        spec.score.lower(_Scores(d, made, float(threshold.value)))
+    except NotImplementedError as error:
+        raise BackendError(f"layer {op.key}: the native engine has no {error}") from error
+
+
+class _Scores:
+    """Writes a score of each kind, and the threshold in the form that its kernel takes."""
+
+    def __init__(self, d: SkpConv, made: Described, threshold: float) -> None:
+        self.d, self.made, self.threshold = d, made, threshold
+
+    def input_norm(self, score: InputNorm) -> None:
+        self._norm(score, GateKind.input_norm)
+        self.d.gain = 1.0 if score.gain is None else float(score.gain)
+
+    def output_norm(self, score: OutputNorm) -> None:
+        self._norm(score, GateKind.output)
+
+    def linear(self, score: Linear) -> None:
+        self.d.gate, self.d.rectify = GateKind.linear, score.rectify
+        self.d.phi, self.d.gate_bias = self.made.floats(score.weight), -self.threshold
+
+    def _norm(self, score: InputNorm | OutputNorm, kind: GateKind) -> None:
+        self.d.gate, self.d.eps = kind, self.threshold
+        self.d.p = 0 if math.isinf(score.p) else int(score.p)
+        self.d.normalize = score.normalize

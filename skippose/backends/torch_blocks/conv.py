@@ -139,10 +139,11 @@ class ConvNode:
             if now.any_due:
                 where = where[~now.due[where // self.cells]]
         elif self.x.live and not (now.any_due and bool(now.due.all())):
-            if isinstance(self.gate, ChangeGate):
-                where, patches = self.gate.opens(now)
+            if self.gate is None:
+                where = self.touched(now)
             else:
-                where, y = self._choose(now)
+                where, patches, y, looked = self.gate.opens(now)
+                self._looked = looked or self._looked
             if decides and now.cut is not None and where.shape[0]:
                 where, y = self._cut(where, y, now)
                 patches = None
@@ -173,17 +174,12 @@ class ConvNode:
             self._rewrite(now, where, rows, y)
         return None
 
-    def _choose(self, now: Frame) -> tuple[Tensor, Tensor | None]:
-        """Blocks to compute, and the convolution there if the gate knows it, (n·bh·bw, O)."""
+    def touched(self, now: Frame) -> Tensor:
+        """Blocks whose input changed, of slots that are not due."""
         mask = self.patches.touched(self.x.dirty)
         if now.any_due:
             mask.view(now.slots, -1)[now.due] = False
-        where = mask.nonzero().view(-1)
-        if self.gate is None or not where.shape[0]:
-            return where, None
-        where, y, looked = self.gate.open(where)
-        self._looked = looked or self._looked
-        return where, y
+        return mask.nonzero().view(-1)
 
     def _rewrite(
         self, now: Frame, where: Tensor | None, rows: Tensor | None, z: Tensor | None

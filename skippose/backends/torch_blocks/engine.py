@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from skippose.backends.base import Engine, check_layers, copy_saved, gated_layers, kind_of
 from skippose.backends.torch_blocks.conv import ConvNode
-from skippose.backends.torch_blocks.gates import ChangeGate
+from skippose.backends.torch_blocks.gates import ChangeGate, GateError
 from skippose.backends.torch_blocks.maps import Map, Tables
 from skippose.backends.torch_blocks.nodes import DenseNode, Frame, LocalNode
 from skippose.backends.torch_maps.engine import FunctionalEngine
@@ -49,9 +49,15 @@ class TorchEngine(Engine):
 
     @classmethod
     def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Engine:
-        """On a CPU this; elsewhere a :class:`FunctionalEngine`."""
-        kind = cls if frame.is_cpu else FunctionalEngine
-        return kind(net, frame, schedule, **options)
+        """On a CPU this; elsewhere, and for gates that only know whole maps, the other one."""
+        if not frame.is_cpu:
+            return FunctionalEngine(net, frame, schedule, **options)
+        try:
+            return cls(net, frame, schedule, **options)
+        except GateError as error:
+            whole = FunctionalEngine(net, frame, schedule, **options)
+            whole.notice = f"it computes every convolution in full: {error}"
+            return whole
 
     @torch.inference_mode()
     def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:

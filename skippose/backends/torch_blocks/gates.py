@@ -1,19 +1,24 @@
-"""The portable engine's gates: which blocks open, and what that is measured against."""
+"""The block backend's gates: which blocks open, and what that is measured against.
+
+One class for each way to find out; :func:`gate_of` takes the one for a gate's kind of score, and
+nothing but the gate's spec is read.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from skippose.backends.torch_blocks.maps import POINT, row_power
-from skippose.gates.norm import NormGate
+from skippose.ops.gate_spec import GateSpec, InputNorm, Linear, OutputNorm
 from skippose.ops.geometry import ConvGeometry
 from skippose.ops.masks import pool_blocks
 from skippose.ops.norms import finish_norm, window_power
+from skippose.plan.errors import BackendError
 
 LARGE = 2048
 """Pixels from which on windows are faster by sums of rows and of columns."""
@@ -23,109 +28,77 @@ if TYPE_CHECKING:
     from skippose.backends.torch_blocks.nodes import Frame
 
 
-class BlockGate:
-    """The gate of one convolution, asked about blocks.
+class GateError(BackendError):
+    """A gate that blocks cannot be asked about; whole maps can."""
+
+
+class Opened(NamedTuple):
+    """Blocks that open, and what the gate has made on the way.
 
     Attributes:
+        where: (n,) their numbers, ascending.
+        patches: (n, Ph·Pw·C), their input, where the gate has gathered it.
+        y: (n·bh·bw, O), the convolution there, where the gate has computed it.
+        looked: the share of each slot's outputs whose receptive field changed, where the gate must
+            know it.
+    """
+
+    where: Tensor
+    patches: Tensor | None = None
+    y: Tensor | None = None
+    looked: list[float] | None = None
+
+
+class BlockGate:
+    """The gate of one convolution, asked about blocks whose input changed.
+
+    Attributes:
+        spec: what it compares.
         needs_output: whether the convolution must hold its output for the gate.
         held: (S·Hb·Wb, Ph·Pw·C), the input of each block when it was last computed, or None.
-        linear: (S·Hb·Wb, bh·bw), φ*x then, or None.
+        linear: (S·Hb·Wb, bh·bw), the score of that input, or None.
         scale: (S,), magnitudes for relative thresholds.
     """
 
-    def __init__(self, node: ConvNode, device: torch.device) -> None:
+    needs_output = False
+
+    def __init__(self, node: ConvNode, spec: GateSpec, device: torch.device) -> None:
         layer = node.op.gated
         assert layer is not None
-        self.node, self.layer, self.gate = node, layer, layer.gate
-        self.conv = layer.conv.unpadded()
-        self.frame = self.gate.source == "frame"
-        self.delta = node.previous and not self.frame
-        since_held = not node.previous and not self.frame
-        self.needs_output = since_held and self.gate.sees == "output"
+        self.node, self.spec = node, spec
+        self.must_know_changed = layer.must_know_changed
+        self.geometry, self.inside = layer.conv.geometry, layer.conv.unpadded().geometry
+        self.delta = spec.change == "since the frame before"
         self.held = self.linear = None
-        if since_held and layer.holds_patches:
+        if layer.holds_patches:
             shape = (node.blocks, node.patches.rows.shape[1] * node.x.value.channels)
             self.held = torch.zeros(shape, dtype=node.dtype, device=device)
-        elif since_held and self.gate.sees == "linear":
+        elif layer.holds_score:
             pixels = node.block[0] * node.block[1]
             self.linear = torch.zeros((node.blocks, pixels), dtype=node.exact, device=device)
         self.scale = torch.zeros(node.slots, dtype=node.exact, device=device)
 
-    def open(self, where: Tensor) -> tuple[Tensor, Tensor | None, list[float] | None]:
-        """Blocks that open among those whose input changed; keeps what their gates refer to.
-
-        Returns:
-            Their numbers; the result of the convolution, (n·bh·bw, O), where the gate has computed
-            it; and the share of each slot's outputs whose receptive field changed, where the gate
-            must know it.
-        """
-        node, looked = self.node, None
-        if self.layer.must_know_changed:
+    def opens(self, now: Frame) -> Opened:
+        """Blocks that open, of slots that are not due; keeps what they are measured against."""
+        where, looked = self.node.touched(now), None
+        if where.shape[0] and self.must_know_changed:
             where, looked = self._changed(where)
-            if where.shape[0] == 0:
-                return where, None, looked
-        count = where.shape[0]
-        score, keep = self._of_output(where) if self.gate.sees == "output" else self._score(where)
+        if where.shape[0] == 0:
+            return Opened(where, looked=looked)
+        return self._open(where)._replace(looked=looked)
+
+    def _open(self, where: Tensor) -> Opened:
+        """Those that open among some blocks."""
+        raise NotImplementedError
+
+    def _above(self, score: Tensor, where: Tensor) -> Tensor:
+        """Which of some blocks' scores, (n, bh, bw), exceed the threshold: (k,) places."""
+        node = self.node
         if node.valid is not None:
             score = score.masked_fill(~node.valid.index_select(0, where), -math.inf)
         largest = score.amax((-2, -1))[:, None, None, None]
-        slot = self.scale if node.slots == 1 else self.scale[where // node.cells]
-        opens = self.gate.decide(largest, slot).view(-1).nonzero().view(-1)
-        if opens.shape[0] < count:
-            where = where.index_select(0, opens)
-            if keep is not None:
-                keep = keep.view(count, -1).index_select(0, opens)
-        if self.gate.sees == "output":
-            assert keep is not None
-            if self.frame and node.previous:  # the change is what is added, not the frame
-                return where, None, looked
-            return where, keep.view(-1, node.channels), looked
-        for held in (self.held, self.linear):
-            if held is not None and keep is not None:
-                _keep(held, where, keep)
-        return where, None, looked
-
-    def _of_output(self, where: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (n, bh, bw) of the convolution itself, and the convolution, (n·bh·bw, O)."""
-        node, norm = self.node, cast(NormGate, self.gate)
-        with_bias = not self.delta and not self.frame
-        bias = with_bias or (self.frame and not node.previous)
-        keep = node.convolve(where, self.delta, bias=bias)
-        change = keep.to(node.exact)
-        if with_bias:
-            change = change - node.held_output(where)
-        elif self.frame and not node.previous:
-            change = change - node.bias
-        change = change.clone() if change is keep else change
-        power = finish_norm(row_power(change, norm.p), norm.p, node.channels, norm.normalize)
-        return power.view(where.shape[0], *node.block), keep
-
-    def _score(self, where: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores (n, bh, bw) of the input or its change, and what to keep of it, (n, ...)."""
-        node, gate, count = self.node, self.gate, where.shape[0]
-        source = node.x.delta if self.delta else node.x.data
-        assert source is not None
-        patches = source.index_select(0, node.patches.of(where)).view(count, *node.patch, -1)
-        if gate.sees == "linear":
-            score = gate.score(patches.permute(0, 3, 1, 2), self.conv)[:, 0]
-            if self.linear is None:
-                return score, None
-            held = self._of(self.linear, where).view_as(score)
-            return score - held, score.reshape(count, -1)
-        change = patches
-        keep: Tensor | None = None
-        if self.held is not None:
-            keep = patches.view(count, -1)
-            change = (self._of(self.held, where) - keep).view_as(patches)
-        if gate.sees == "magnitude":
-            return gate.score(change.permute(0, 3, 1, 2), self.conv)[:, 0], keep
-        norm = cast(NormGate, gate)
-        power = row_power(change, norm.p).view(count, 1, *node.patch)
-        power = window_power(power, self.conv.geometry, norm.p)
-        elements = node.x.value.channels * math.prod(self.conv.geometry.kernel_size)
-        score = finish_norm(power, norm.p, elements, norm.normalize)[:, 0]
-        # What an output norm multiplies by does not change from frame to frame.
-        return (score if node.op.gain == 1 else score * node.op.gain), keep
+        scale = self.scale if node.slots == 1 else self.scale[where // node.cells]
+        return (largest > self.spec.threshold.limit(scale)).view(-1).nonzero().view(-1)
 
     def _of(self, held: Tensor, where: Tensor) -> Tensor:
         return held if where.shape[0] == self.node.blocks else held.index_select(0, where)
@@ -153,9 +126,9 @@ class BlockGate:
         """
         node, x = self.node, inner.permute(0, 3, 1, 2)
         response = z
-        if isinstance(self.gate, NormGate) and self.gate.relative_to == "output":
+        if self.spec.threshold.relative_to == "output":
             response = z.to(node.exact) - node.bias.to(node.exact)
-        measured = self.gate.measure(x, response)
+        measured = self.spec.threshold.measure(x, response)
         if measured is not None:
             self.scale[slots] = measured
         if self.held is None and self.linear is None:
@@ -165,7 +138,7 @@ class BlockGate:
             held = node.x.data.index_select(0, node.patches.of(blocks))
             _keep(self.held, blocks, held.view(blocks.shape[0], -1))
         if self.linear is not None:
-            linear = self.gate.score(x, self.layer.conv)[:, 0]
+            linear = self.spec.score.on_maps(x, self.geometry)[:, 0]
             surplus = [node.grid[i] * node.block[i] - node.size[i] for i in (0, 1)]
             linear = F.pad(linear, (0, surplus[1], 0, surplus[0]))
             linear = linear.unflatten(2, (node.grid[1], node.block[1]))
@@ -188,6 +161,64 @@ def _keep(held: Tensor, blocks: Tensor, new: Tensor) -> None:
         held.index_copy_(0, blocks, new)
 
 
+class InputGate(BlockGate):
+    """A gate on the input: scores are computed from the blocks' patches."""
+
+    def _open(self, where: Tensor) -> Opened:
+        node, count = self.node, where.shape[0]
+        source = node.x.delta if self.delta else node.x.data
+        assert source is not None
+        patches = source.index_select(0, node.patches.of(where)).view(count, *node.patch, -1)
+        keep: Tensor | None = None
+        if self.held is not None:
+            keep = patches.view(count, -1)
+            patches = (self._of(self.held, where) - keep).view_as(patches)
+        score = self.spec.score.on_maps(patches.permute(0, 3, 1, 2), self.inside)[:, 0]
+        if self.linear is not None:
+            keep = score.reshape(count, -1)
+            score = score - self._of(self.linear, where).view_as(score)
+        opens = self._above(score, where)
+        if opens.shape[0] < count:
+            where = where.index_select(0, opens)
+            keep = None if keep is None else keep.index_select(0, opens)
+        for held in (self.held, self.linear):
+            if held is not None and keep is not None:
+                _keep(held, where, keep)
+        return Opened(where)
+
+
+class OutputGate(BlockGate):
+    """A gate on the output: the convolution is computed to be asked about."""
+
+    def __init__(
+        self, node: ConvNode, spec: GateSpec, score: OutputNorm, device: torch.device
+    ) -> None:
+        super().__init__(node, spec, device)
+        self.score = score
+        self.frame = spec.change == "none"
+        self.needs_output = spec.change == "since held"
+
+    def _open(self, where: Tensor) -> Opened:
+        node, count = self.node, where.shape[0]
+        bias = self.needs_output or (self.frame and not node.previous)
+        y = node.convolve(where, self.delta, bias=bias)
+        change = y.to(node.exact)
+        if self.needs_output:
+            change = change - node.held_output(where)
+        elif self.frame and not node.previous:
+            change = change - node.bias
+        change = change.clone() if change is y else change
+        power = row_power(change, self.score.p)
+        score = finish_norm(power, self.score.p, node.channels, self.score.normalize)
+        opens = self._above(score.view(count, *node.block), where)
+        if opens.shape[0] < count:
+            where = where.index_select(0, opens)
+            y = y.view(count, -1).index_select(0, opens)
+        if self.frame and node.previous:  # the change is what is added, not the frame
+            return Opened(where)
+        return Opened(where, y=y.view(-1, node.channels))
+
+
 class ChangeGate(BlockGate):
     """A norm gate on the input's change, which reads what is held only where it must.
 
@@ -207,45 +238,42 @@ class ChangeGate(BlockGate):
         limit: (S·Hb·Wb,) float64, what the threshold is then.
     """
 
-    def __init__(self, node: ConvNode, device: torch.device) -> None:
-        super().__init__(node, device)
-        norm = cast(NormGate, self.gate)
-        self.image = node.x.inner(node.x.measured(norm.p))[:, None]
-        # What a score is divided by after everything else, so that it need not be.
+    def __init__(
+        self, node: ConvNode, spec: GateSpec, score: InputNorm, device: torch.device
+    ) -> None:
+        super().__init__(node, spec, device)
+        self.p = score.p
+        self.image = node.x.inner(node.x.measured(score.p))[:, None]
+        # The score's divisor, folded into the threshold so that no division is needed per block.
         elements = node.x.value.channels * math.prod(node.op.geometry.kernel_size)
-        self.unit = elements ** (1 / norm.p) if norm.normalize else 1.0
-        self.unit = self.unit / node.op.gain if node.op.gain else math.inf
+        self.unit = elements ** (1 / score.p) if score.normalize else 1.0
+        if score.gain is not None:
+            self.unit = self.unit / float(score.gain) if bool(score.gain) else math.inf
         self.bound: Tensor | None = None
         self.limit = torch.zeros(node.blocks, dtype=torch.float64, device=device)
         if not node.previous:
             self.bound = torch.zeros_like(self.limit)
-        # By how much a bound must be wide of a norm, as rounding goes.
+        # A bound this close to the threshold counts as above it, because of rounding.
         rounding = max(1e-9, 128 * torch.finfo(node.exact).eps)
         self.narrow = 1 - rounding - 4 * torch.finfo(node.dtype).eps
         self.readers = 1
-        self._answer: tuple[Frame, int, tuple[Tensor, Tensor | None]] | None = None
+        self._answer: tuple[Frame, int, Opened] | None = None
         self._set_limit()
 
     def _set_limit(self) -> None:
-        norm = cast(NormGate, self.gate)
-        limit = torch.full_like(self.scale, norm.eps)
-        if norm.scale == "relative":
+        threshold = self.spec.threshold
+        limit = torch.full_like(self.scale, float(threshold.value))
+        if threshold.relative_to is not None:
             limit = limit * self.scale
         self.limit.view(self.node.slots, -1).copy_(limit[:, None].double() * self.unit)
         self.low = self.limit * self.narrow
 
     def _norm_of(self, power: Tensor, geometry: ConvGeometry) -> Tensor:
         """Powers, (n, 1, h, w), to norms times the unit, (n, 1, h', w')."""
-        p = cast(NormGate, self.gate).p
-        norm = power if geometry == POINT else _window(power, geometry, p)
-        return norm.sqrt() if p == 2 else norm
+        norm = power if geometry == POINT else _window(power, geometry, self.p)
+        return norm.sqrt() if self.p == 2 else norm
 
-    def opens(self, now: Frame) -> tuple[Tensor, Tensor | None]:
-        """Blocks that open; keeps what they are measured against from now on.
-
-        Returns:
-            Their numbers, (n,); and their input, (n, Ph·Pw·C), where it was gathered.
-        """
+    def opens(self, now: Frame) -> Opened:
         if self._answer is None or self._answer[0] is not now:
             self._answer = (now, self.readers, self._decide(now))
         _, left, answer = self._answer
@@ -253,14 +281,14 @@ class ChangeGate(BlockGate):
         self._answer = (now, left - 1, answer) if left > 1 else None
         return answer
 
-    def _decide(self, now: Frame) -> tuple[Tensor, Tensor | None]:
+    def _decide(self, now: Frame) -> Opened:
         step = pool_blocks(self._norm_of(self.image, self.node.op.geometry), self.node.block)
         step = step.reshape(-1)
         if self.bound is None:
             opens = step > self.limit
             if now.any_due:
                 opens.view(now.slots, -1)[now.due] = False
-            return opens.nonzero().view(-1), None
+            return Opened(opens.nonzero().view(-1))
         bound = self.bound.add_(step)
         if now.any_due:
             bound.view(now.slots, -1)[now.due] = 0
@@ -268,20 +296,20 @@ class ChangeGate(BlockGate):
         maybe = (bound <= self.low).logical_not_()
         where = maybe.nonzero().view(-1)
         if where.shape[0] == 0:
-            return where, None
+            return Opened(where)
         stale = maybe.logical_and_(bound != step).nonzero().view(-1)
         if stale.shape[0]:
             bound.index_copy_(0, stale, self._since_held(stale))
         where = (bound > self.limit).nonzero().view(-1)
-        return where, self._hold(where) if where.shape[0] else None
+        return Opened(where, self._hold(where) if where.shape[0] else None)
 
     def _since_held(self, where: Tensor) -> Tensor:
         """Largest norms of the change since some blocks were computed: (n,) float64."""
-        node, count, p = self.node, where.shape[0], cast(NormGate, self.gate).p
+        node, count = self.node, where.shape[0]
         assert self.held is not None
         patches = node.x.data.index_select(0, node.patches.of(where)).view(count, -1)
         change = patches.sub_(self._of(self.held, where)).view(count, 1, *node.patch, -1)
-        norm = self._norm_of(row_power(change, p), self.conv.geometry)[:, 0]
+        norm = self._norm_of(row_power(change, self.p), self.inside)[:, 0]
         if node.valid is not None:
             norm = norm * node.valid.index_select(0, where)
         return norm.amax((-2, -1)).double()
@@ -322,20 +350,61 @@ def _window(power: Tensor, geometry: ConvGeometry, p: float) -> Tensor:
     return power
 
 
+class BlockGates:
+    """The gate of one convolution, by its kind of score.
+
+    Args:
+        node: the convolution.
+        spec: its gate's.
+        device: of the maps.
+        known: those made so far that others may share.
+    """
+
+    def __init__(
+        self, node: ConvNode, spec: GateSpec, device: torch.device, known: dict[Any, ChangeGate]
+    ) -> None:
+        self.node, self.spec, self.device, self.known = node, spec, device, known
+
+    def input_norm(self, score: InputNorm) -> BlockGate:
+        """Bounds spare most comparisons; layers that would open the same blocks share a gate."""
+        if self.spec.change == "none":
+            return InputGate(self.node, self.spec, self.device)
+        threshold, op = self.spec.threshold, self.node.op
+        if threshold.relative_to == "output" or score.gain is not None:
+            return ChangeGate(self.node, self.spec, score, self.device)
+        fixed = None if threshold.calibrated is None else float(threshold.calibrated)
+        reads = (op.inputs[0], op.geometry, self.node.block, self.node.previous)
+        opens = (score.p, score.normalize, threshold.relative_to, float(threshold.value), fixed)
+        key = (reads, opens)
+        if key in self.known:
+            self.known[key].readers += 1
+        else:
+            self.known[key] = ChangeGate(self.node, self.spec, score, self.device)
+        return self.known[key]
+
+    def output_norm(self, score: OutputNorm) -> BlockGate:
+        """Computes the convolution and asks about it."""
+        return OutputGate(self.node, self.spec, score, self.device)
+
+    def linear(self, score: Linear) -> BlockGate:
+        """Computes the score where the input changed."""
+        return InputGate(self.node, self.spec, self.device)
+
+
 def gate_of(node: ConvNode, device: torch.device, known: dict[Any, ChangeGate]) -> BlockGate:
-    """The gate of a gated convolution; ``known``: those made so far that others may share."""
+    """The gate of a gated convolution; ``known``: those made so far that others may share.
+
+    Raises:
+        GateError: for a gate without a spec, or with a kind of score that is not known here.
+    """
     layer = node.op.gated
     assert layer is not None
-    gate = layer.gate
-    if gate.sees != "input" or gate.source != "residual":
-        return BlockGate(node, device)
-    norm, op = cast(NormGate, gate), node.op
-    if norm.relative_to != "input" or op.gain != 1:
-        return ChangeGate(node, device)
-    reads = (op.inputs[0], op.geometry, node.block, node.previous)
-    key = (reads, norm.p, norm.normalize, norm.scale, norm.eps, float(norm.magnitude))
-    if key in known:
-        known[key].readers += 1
-    else:
-        known[key] = ChangeGate(node, device)
-    return known[key]
+    if layer.spec is None:
+        raise GateError(
+            f"layer {node.op.key}: {type(layer.gate).__name__} states no spec, so its own methods "
+            "are asked"
+        )
+    try:
+        return layer.spec.score.lower(BlockGates(node, layer.spec, device, known))
+    except NotImplementedError as error:
+        raise GateError(f"layer {node.op.key}: blocks have no {error}") from error

@@ -21,7 +21,8 @@ from skippose.backends.base import (
     kind_of,
 )
 from skippose.backends.torch_maps.recorded_step import RecordedStep
-from skippose.backends.torch_maps.step import GatedFrame, PlanStep, State
+from skippose.backends.torch_maps.step import PlanStep, State
+from skippose.ops import SkipResult
 from skippose.ops.masks import expand_blocks
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
@@ -95,7 +96,7 @@ class FunctionalEngine(Engine):
         return output, Held(age, layers, sums, frames)
 
     @staticmethod
-    def _shares(op: Conv, seen: GatedFrame, due: Tensor) -> tuple[Tensor, Tensor]:
+    def _shares(op: Conv, seen: SkipResult, due: Tensor) -> tuple[Tensor, Tensor]:
         """(S,) shares of outputs computed, and of those that the gate looked at, ``due`` apart."""
         opened = expand_blocks(seen.gate, op.block, (seen.z.shape[-2], seen.z.shape[-1]))
         density = opened.to(torch.float64).mean((1, 2, 3))

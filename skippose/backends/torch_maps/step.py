@@ -7,127 +7,19 @@ saves. Nothing waits for the device.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from skippose.ops import Convolution, SkipState
-from skippose.ops import step as step_form
-from skippose.ops.geometry import accumulation_dtype
-from skippose.ops.masks import changed_outputs
+from skippose.ops import SkipResult, SkipState, empty_state, skip_conv_step
 from skippose.ops.schedule import Schedule
 from skippose.plan.dense_ops import activate, apply, as_output, finish
 from skippose.plan.plan import Conv, Plan
 
 State = dict[str, dict[str, Tensor]]
 """By layer (``name#call``), the fields of :class:`skippose.ops.SkipState` that it needs."""
-
-
-class GatedFrame(NamedTuple):
-    """What happened in one gated convolution.
-
-    Attributes:
-        z: (S, O, H', W'), before affine, additions and activation.
-        gate: (S, 1, Hb, Wb) bool.
-        changed: (S, 1, H', W') bool; None for gates that need not know.
-        dense: (S,) bool, slots computed in full, those cut here included.
-        state: for the next frame.
-    """
-
-    z: Tensor
-    gate: Tensor
-    changed: Tensor | None
-    dense: Tensor
-    state: dict[str, Tensor]
-
-
-def empty_state(plan: Plan, op: Conv, slots: int) -> dict[str, Tensor]:
-    """The state of a convolution before a first frame: zeros that nothing depends on."""
-    assert op.gated is not None
-    layer, x, out = op.gated, plan.values[op.inputs[0]], plan.values[op.output]
-    exact = accumulation_dtype(plan.dtype)
-    frame = torch.zeros(
-        (slots, x.channels, x.height, x.width), dtype=plan.dtype, device=plan.device
-    )
-    held = exact if layer.reference == "previous" else plan.dtype
-    z = frame.new_zeros((slots, op.weight.shape[0], out.height, out.width), dtype=held)
-    state = {"z": z}
-    if layer.gate.measure(frame[:1], z[:1].to(exact)) is not None:
-        state["scale"] = frame.new_zeros(slots, dtype=exact)
-    if layer.reference == "previous" or layer.must_know_changed:
-        state["x"] = frame
-    if layer.reference == "hold" and layer.gate.source == "residual":
-        if layer.gate.sees == "linear":
-            state["linear"] = z.new_zeros((slots, 1, out.height, out.width), dtype=exact)
-        elif layer.holds_patches:
-            state["patches"] = layer.patches(frame).contiguous()
-    return state
-
-
-def gated_conv(
-    x: Tensor, op: Conv, state: dict[str, Tensor], dense: Tensor, cut: float | None = None
-) -> GatedFrame:
-    """One gated convolution; :func:`skippose.ops.skip_conv_step` on a plan's weights.
-
-    Args:
-        x: (S, C, H, W).
-        op: the convolution.
-        state: from :func:`empty_state` or the frame before.
-        dense: (S,) bool on the device of ``x``, slots to compute in full.
-        cut: density above which a slot is computed in full after all.
-    """
-    assert op.gated is not None
-    layer, gate, exact = op.gated, op.gated.gate, accumulation_dtype(x.dtype)
-    size = layer.out_size(x)
-    before = SkipState(**state)
-    start = op.bias[:, None, None]
-
-    def update(full: Tensor) -> Tensor:
-        if change is None:
-            return op.geometry.convolve(x, op.weight.to(x.dtype), op.bias.to(x.dtype))
-        return Convolution(op.weight, None, op.geometry).update(torch.where(full, now, change))
-
-    full = dense[:, None, None, None]
-    change, now = None, x.to(exact)
-    if layer.reference == "previous":
-        assert before.x is not None
-        change = now - before.x.to(exact)
-    y = update(full)
-    response = y.to(exact) - start if change is None else y
-    opened = gate.decide(
-        step_form._score(x, change, response, layer, size, before), before.scale
-    ).bool()
-    changed = None
-    if layer.must_know_changed:
-        assert before.x is not None
-        changed = changed_outputs(x, before.x, layer.conv.geometry)
-        opened = layer.close_unchanged(opened, changed).bool()
-    if cut is not None:
-        density = layer.expand(opened, size).to(exact).mean((1, 2, 3))
-        dense = dense | (density > cut)
-        full = dense[:, None, None, None]
-        if change is not None:
-            y = update(full)
-            response = y
-    opened = opened | full
-    g = layer.expand(opened, size)
-    if change is not None:
-        z = torch.where(full, start.to(exact), before.z) + g * y.to(exact)
-    else:
-        z = torch.where(g, y, before.z)
-    after = SkipState(z=z)
-    if before.scale is not None:
-        measured = gate.measure(x, response)
-        assert measured is not None
-        after.scale = torch.where(dense, measured, before.scale)
-    if before.x is not None:
-        after.x = x.clone()
-    if layer.reference == "hold" and gate.source == "residual":
-        step_form._hold_input(after, x, opened, g, layer, before)
-    kept = {name: value for name, value in vars(after).items() if value is not None}
-    return GatedFrame(z.to(x.dtype), opened, changed, dense, kept)
 
 
 class PlanStep(nn.Module):
@@ -147,8 +39,14 @@ class PlanStep(nn.Module):
     def initial_state(self, slots: int) -> tuple[Tensor, State]:
         """Before a first frame: (S,) ages, and the layers' states."""
         age = torch.zeros(slots, dtype=torch.long, device=self.plan.device)
-        layers = {str(op.key): empty_state(self.plan, op, slots) for op in self.plan.gated}
-        return age, layers
+        return age, {str(op.key): self._empty(op, slots) for op in self.plan.gated}
+
+    def _empty(self, op: Conv, slots: int) -> dict[str, Tensor]:
+        assert op.gated is not None
+        plan, value = self.plan, self.plan.values[op.inputs[0]]
+        shape = (slots, value.channels, value.height, value.width)
+        x = torch.zeros(shape, dtype=plan.dtype, device=plan.device)
+        return _fields(empty_state(op.gated, x, plan.dtype))
 
     def forward(
         self, frame: Tensor, state: tuple[Tensor, State]
@@ -159,27 +57,31 @@ class PlanStep(nn.Module):
 
     def run(
         self, frame: Tensor, state: tuple[Tensor, State]
-    ) -> tuple[Any, tuple[Tensor, State], dict[int, GatedFrame]]:
+    ) -> tuple[Any, tuple[Tensor, State], dict[int, SkipResult]]:
         """The same, with what happened in each gated convolution, by its index in the plan."""
         plan, (age, layers) = self.plan, state
         dense = self.schedule.due(age)
         values: dict[int, Tensor] = {0: frame}
         after: State = {}
-        seen: dict[int, GatedFrame] = {}
+        seen: dict[int, SkipResult] = {}
         for i, op in enumerate(plan.ops):
             inputs = [values[v] for v in op.inputs]
             if isinstance(op, Conv) and op.gated is not None:
                 cut = self.schedule.cut if i == plan.decider else None
-                result = gated_conv(inputs[0], op, layers[str(op.key)], dense, cut)
+                x, before = inputs[0], SkipState(**layers[str(op.key)])
+                conv = op.convolution(x.dtype)
+                result = skip_conv_step(x, op.gated, before, dense, cut, conv)
+                assert result.state is not None
                 if cut is not None:
                     age = torch.where(result.dense & ~dense, 0, age)
                     dense = result.dense
-                seen[i], after[str(op.key)] = result, result.state
-                z = finish(result.z, op, inputs[1:])
-                # Not into what is held.
-                own = op.affine is not None or op.add
-                values[op.output] = activate(z if own else z.clone(), op.activation)
+                seen[i], after[str(op.key)] = result, _fields(result.state)
+                values[op.output] = activate(finish(result.z, op, inputs[1:]), op.activation)
             else:
                 values[op.output] = apply(op, inputs, plan.values[op.output])
         outputs = [as_output(values[v], plan.values[v]).clone() for v in plan.outputs]
         return pytree.tree_unflatten(outputs, plan.tree), (age + 1, after), seen
+
+
+def _fields(state: SkipState) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in vars(state).items() if tensor is not None}

@@ -69,7 +69,9 @@ int Plan::add_conv(const SkpConv &desc) {
   (Grid &)c = c.run = Grid(d, x.pitch, d.block_h, d.block_w);
   c.holes = d.dh > 1 || d.dw > 1 || d.sh > d.kh || d.sw > d.kw;
   const bool norm = d.gate == SKP_INPUT_NORM, own = d.gate == SKP_OUTPUT;
-  c.keeps_held = norm && !d.previous && !d.frame_source;
+  // A score that is no difference of two scores: the input itself must be compared.
+  const bool of_change = norm || (d.gate == SKP_LINEAR && d.rectify);
+  c.keeps_held = of_change && !d.previous && !d.frame_source;
   c.measures = d.gate != SKP_NO_GATE && d.relative && d.magnitude <= 0;
   c.looks = d.gate == SKP_LINEAR || own;
   c.needs_z = d.nskip > 0 || d.previous ||
@@ -225,9 +227,9 @@ void Plan::allocate(Conv &c) {
     c.z = state.of<char>((size_t)slots * out.h * out.w * out.pitch * (c.z_float ? 4 : 2));
   if (c.keeps_held) {
     c.held = state.of<char>(blocks * c.patch * element_size);
-    c.power = state.of<float>(blocks * c.patch_h * c.patch_w);
+    if (d.gate == SKP_INPUT_NORM) c.power = state.of<float>(blocks * c.patch_h * c.patch_w);
   }
-  if (d.gate == SKP_LINEAR && !d.previous && !d.frame_source)
+  if (d.gate == SKP_LINEAR && !d.rectify && !d.previous && !d.frame_source)
     c.linear = state.of<float>((size_t)slots * d.oh * d.ow);
   c.scale = state.of<float>(slots);
   for (int s = 0; s < slots; s++) c.scale[s] = d.magnitude;
@@ -256,7 +258,8 @@ void Plan::allocate_moved() {
   }
   for (const auto &c : convs) {
     Map &x = maps[c->d.in];
-    c->bounded = c->keeps_held && c->d.p == 1 && writers[c->d.in] == 1 && planes[c->d.in];
+    const bool norm = c->d.gate == SKP_INPUT_NORM && c->keeps_held;
+    c->bounded = norm && c->d.p == 1 && writers[c->d.in] == 1 && planes[c->d.in];
     if (!c->bounded || x.moved) continue;
     x.planes = planes[c->d.in];
     x.moved = state.of<float>((size_t)slots * x.h * x.w * x.planes);

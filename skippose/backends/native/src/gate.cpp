@@ -150,6 +150,28 @@ float Plan::linear_at(const Conv &c, int slot, int oy, int ox, bool change) {
   return sum;
 }
 
+// phi of |x - held|, of an output of a block.
+float Plan::linear_since_held(const Conv &c, int slot, int by, int bx, int oy, int ox) const {
+  const SkpConv &d = c.d;
+  const Map &x = maps[d.in];
+  const int64_t block = (int64_t)slot * c.blocks + by * c.blocks_x + bx;
+  const size_t pixel = x.pitch * element_size;
+  const char *held = c.held + block * c.patch * element_size;
+  float sum = 0;
+  for (int ky = 0; ky < d.kh; ky++) {
+    const int iy = oy * d.sh - d.top + ky * d.dh, r = (oy - by * c.block_h) * d.sh + ky * d.dh;
+    if (iy < 0 || iy >= x.h) continue;
+    for (int kx = 0; kx < d.kw; kx++) {
+      const int ix = ox * d.sw - d.left + kx * d.dw, q = (ox - bx * c.block_w) * d.sw + kx * d.dw;
+      if (ix < 0 || ix >= x.w) continue;
+      sum += typed->dot(x.data + (((int64_t)slot * x.h + iy) * x.w + ix) * pixel,
+                        held + ((int64_t)r * c.patch_w + q) * pixel,
+                        c.phi + (ky * d.kw + kx) * x.c, x.c, d.rectify);
+    }
+  }
+  return sum;
+}
+
 bool Plan::decide_linear(Conv &c, int slot, int by, int bx) {
   const SkpConv &d = c.d;
   const Grid::Block b = c.outputs_of(by, bx);
@@ -157,7 +179,8 @@ bool Plan::decide_linear(Conv &c, int slot, int by, int bx) {
   float largest = -INFINITY;
   for (int oy = b.y0; oy < b.y1; oy++)
     for (int ox = b.x0; ox < b.x1; ox++) {
-      float logit = linear_at(c, slot, oy, ox, change);
+      float logit = c.held ? linear_since_held(c, slot, by, bx, oy, ox)
+                           : linear_at(c, slot, oy, ox, change);
       if (c.linear) logit -= c.linear[((int64_t)slot * d.oh + oy) * d.ow + ox];
       largest = std::max(largest, logit);
     }

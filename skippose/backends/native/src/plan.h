@@ -117,8 +117,8 @@ struct Conv : Grid {                            // of its gate
 
   char *z = nullptr;                            // (S, out map) or null: the output map itself
   char *held = nullptr;                         // (S, blocks, patch)
-  float *power = nullptr;                       // (S, blocks, patch pixels) of x - held
-  float *linear = nullptr;                      // (S, oh, ow) phi * x where last computed
+  float *power = nullptr;                       // (S, blocks, patch pixels) of x - held, of norms
+  float *linear = nullptr;                      // (S, oh, ow) phi * x where last computed, or null
   float *scale = nullptr;                       // (S)
   uint8_t *open_map = nullptr;                  // (S, blocks)
   uint8_t *mask = nullptr;                      // alike, from outside; used if masked
@@ -214,6 +214,7 @@ class Plan {
   void hold_block(Conv &c, int slot, int by, int bx);
   void add_skips(Conv &c, int slot, int by, int bx, Scratch &s);
   float linear_at(const Conv &c, int slot, int oy, int ox, bool change);
+  float linear_since_held(const Conv &c, int slot, int by, int bx, int oy, int ox) const;
 
   // norm_gate.cpp
   struct Look;

@@ -383,14 +383,14 @@ void Plan::write_row(Map &m, int row) const {
 void Plan::begin() {
   begun_ = true;
   for (Map &m : maps) m.stale = true;
-  for (const auto &c : convs) c->unsure = c->keeps_held;
+  for (const auto &c : convs) c->unsure = c->power != nullptr;
 }
 
 void Plan::set_mask(int conv, const uint8_t *mask) {
   Conv &c = *convs[conv];
   c.masked = mask != nullptr;
   if (mask) memcpy(c.mask, mask, (size_t)slots * c.blocks);
-  c.unsure = c.keeps_held;
+  c.unsure = c.power != nullptr;
 }
 
 }  // namespace skp
