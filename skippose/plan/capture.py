@@ -14,7 +14,7 @@ from skippose.layers import count_macs, gated_pass
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.plan.errors import CaptureError
 from skippose.plan.fuse import fuse
-from skippose.plan.plan import Conv, Plan, with_levels
+from skippose.plan.plan import Plan, with_levels
 from skippose.plan.recorder import Recorder
 
 __all__ = ["CaptureError", "capture"]
@@ -102,7 +102,7 @@ def _capture(net: nn.Module, frame: Tensor) -> Plan:
     ops = fuse(recorder.ops, recorder.values, outputs)
     ordered = with_levels(ops, recorder.decider)
     decider = [
-        i for i, o in enumerate(ordered) if isinstance(o, Conv) and o.key == recorder.decider
+        i for i, o in enumerate(ordered) if o.gated is not None and o.key == recorder.decider
     ]
     return Plan(
         values=tuple(recorder.values),

@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skippose.layers import SkipConv2d
 from skippose.ops import Convolution
-from skippose.ops.geometry import accumulation_dtype
-from skippose.plan.basic_ops import HANDLERS
 from skippose.plan.errors import CaptureError, Unsupported
-from skippose.plan.plan import Conv, Key, Op, Value
+from skippose.plan.op import Key, Op, Value
+from skippose.plan.operators.conv import Conv
+from skippose.plan.registry import TRACES
 from skippose.report import LayerCost
 
 
@@ -108,7 +108,10 @@ class Recorder(TorchDispatchMode):
                 additions=locations * gate.additions_per_output(layer),
                 gated=True,
             )
-        self.convolution(value, z, key, conv, gated, self._cost(cost))
+        row = self._cost(cost)
+        self._paused = True
+        self.add(z, lambda v: Conv.of((value,), v, key, conv, gated, row))
+        self._paused = False
         return z
 
     def count_dense(self, layer: nn.Module, x: Tensor, macs: int) -> None:
@@ -138,36 +141,6 @@ class Recorder(TorchDispatchMode):
         self.costs.append(cost)
         return len(self.costs) - 1
 
-    def convolution(
-        self,
-        x: int,
-        z: Tensor,
-        key: Key,
-        conv: Convolution,
-        gated: Any = None,
-        cost: int | None = None,
-    ) -> None:
-        """Appends the convolution of value ``x`` that gave ``z``."""
-        self._paused = True
-        exact = accumulation_dtype(conv.weight.dtype)
-        weight = conv.weight.detach().to(exact)
-        bias = weight.new_zeros(weight.shape[0])
-        if conv.bias is not None:
-            bias = conv.bias.detach().to(exact)
-        self._paused = False
-        self.ops.append(
-            Conv(
-                (x,),
-                self._define(z),
-                key=key,
-                geometry=conv.geometry,
-                weight=weight,
-                bias=bias,
-                gated=gated,
-                cost=cost,
-            )
-        )
-
     # -- basic operations ------------------------------------------------------------------------
 
     def __torch_dispatch__(
@@ -189,7 +162,7 @@ class Recorder(TorchDispatchMode):
         if in_place:
             self._check_alone(result, func)
         name = name.rstrip("_")
-        handler = HANDLERS.get("batch_norm" if "batch_norm" in name else name)
+        handler = TRACES.get("batch_norm" if "batch_norm" in name else name)
         if handler is None:
             raise CaptureError(
                 f"operation {func}, after {self._last()}, is not one that plans have"
@@ -218,7 +191,7 @@ class Recorder(TorchDispatchMode):
             raise Unsupported("the frame's values are not where they are expected")
         return found
 
-    def add_op(self, result: Tensor, make: Callable[[int], Op]) -> None:
+    def add(self, result: Tensor, make: Callable[[int], Op]) -> None:
         """Appends an operation that writes ``result``."""
         self.ops.append(make(self._define(result)))
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from skippose.backends.torch_blocks.engine import TorchEngine
 from skippose.ops import SkipState, empty_state, skip_conv_step, step_score
 from skippose.ops.masks import changed_outputs
-from skippose.plan.dense_ops import activate, apply, finish
-from skippose.plan.plan import Conv
+from skippose.plan.operators.conv import Conv
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("SKIPPOSE_TEST_DATA", ROOT / ".." / "shared" / "data"))
@@ -137,17 +136,15 @@ class LayerByLayer:
         torch.testing.assert_close(maps[0], frame, rtol=self.tolerance, atol=self.tolerance)
         for op in self.plan.ops:
             inputs = [maps[v] for v in op.inputs]
-            if isinstance(op, Conv) and op.gated is not None:
+            if op.gated is not None:
                 z = self._gated(op, inputs[0], masks[op.key][:, None], dense)
-                expected = activate(
-                    finish(z.to(frame.dtype), op, inputs[1:]).clone(), op.activation
-                )
+                expected = op.activation(op.finish(z.to(frame.dtype), inputs[1:]).clone())
             else:
-                expected = apply(op, inputs, self.plan.values[op.output])
+                expected = op.apply(inputs, self.plan.values[op.output])
             found = maps[op.output]
             worst = float((found - expected).abs().max())
             allowed = self.tolerance * float(expected.abs().max().clamp_min(1e-3))
-            assert worst <= allowed, f"{op.label} {getattr(op, 'key', '')}: {worst} > {allowed}"
+            assert worst <= allowed, f"{op.label} {op.key}: {worst} > {allowed}"
         return output
 
     def _inside(self) -> tuple[dict, dict]:

@@ -13,8 +13,13 @@ import skippose
 from skippose import ExactNormGate, InputNormGate
 from skippose.backends.native.engine import NativeEngine
 from skippose.plan.capture import CaptureError, capture
-from skippose.plan.dense_ops import apply, as_output
-from skippose.plan.plan import Concat, Conv, ConvTranspose, FuseSum, Linear, Pointwise, Upsample
+from skippose.plan.operators.concat import Concat
+from skippose.plan.operators.conv import Conv
+from skippose.plan.operators.conv_transpose import ConvTranspose
+from skippose.plan.operators.linear import Linear
+from skippose.plan.operators.pointwise import Pointwise
+from skippose.plan.operators.resize import Upsample
+from skippose.plan.operators.sum import FuseSum
 
 torch.set_num_threads(1)
 
@@ -23,8 +28,8 @@ def run_dense(plan, frame: Tensor):
     """The plan's operations one after the other, as if there were no gates."""
     values = {0: frame}
     for op in plan.ops:
-        values[op.output] = apply(op, [values[v] for v in op.inputs], plan.values[op.output])
-    outputs = [as_output(values[v], plan.values[v]) for v in plan.outputs]
+        values[op.output] = op.apply([values[v] for v in op.inputs], plan.values[op.output])
+    outputs = [plan.values[v].as_output(values[v]) for v in plan.outputs]
     return torch.utils._pytree.tree_unflatten(outputs, plan.tree)
 
 
@@ -66,7 +71,7 @@ def test_a_whole_hrnet(width, make_hrnet):
     net = make_hrnet(width)
     plan = check(net, (128, 96))
     count = sum(isinstance(m, nn.Conv2d) for m in net.modules())
-    assert len(plan.gated) == len(plan.convs) == count
+    assert len(plan.gated) == sum(isinstance(op, Conv) for op in plan.ops) == count
     assert len(list(plan.levels())) < len(plan.ops) / 2, "branches run side by side"
 
 

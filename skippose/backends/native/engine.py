@@ -21,8 +21,6 @@ from skippose.backends.base import (
     kind_of,
     not_finite,
 )
-from skippose.backends.native.describe import added, describe, needs_before
-from skippose.backends.native.described import Described
 from skippose.backends.native.library import (
     BufferKind,
     Floats,
@@ -35,11 +33,12 @@ from skippose.backends.native.library import (
     has,
     load,
 )
+from skippose.backends.native.lower import LoweredPlan
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
-from skippose.plan.dense_ops import as_output
 from skippose.plan.errors import BackendError
-from skippose.plan.plan import Conv, ConvTranspose, Plan
+from skippose.plan.operators.conv import Conv
+from skippose.plan.plan import Plan
 from skippose.report import Report, StateMemory
 
 _KEPT = (BufferKind.z, BufferKind.held, BufferKind.power, BufferKind.linear, BufferKind.scale)
@@ -83,7 +82,7 @@ class NativeEngine(Engine):
         self.net, self.schedule, self.precision = net, schedule, precision
         self.plan: Plan = capture(net, frame)
         self.slots = frame.shape[0]
-        described = list(describe(self.plan))
+        lowered = LoweredPlan(self.plan)
         self._library, self._age = load()[0], torch.zeros(self.slots, dtype=torch.long)
         self._handle = self._library.skp_new(
             self.slots, int(isa), int(precision == "bfloat16"), threads
@@ -91,20 +90,19 @@ class NativeEngine(Engine):
         if not self._handle:
             raise MemoryError("the native engine could not be made")
         weakref.finalize(self, self._library.skp_free, self._handle)
-        self._build(described)
+        self._build(lowered)
 
-    def _build(self, described: Sequence[Described]) -> None:
+    def _build(self, lowered: LoweredPlan) -> None:
         plan, library = self.plan, self._library
-        before, adds = needs_before(plan), added(plan)
         self._used = sorted({0, *(v for op in plan.ops for v in (*op.inputs, op.output))})
         for v in plan.values:
             # Numbers are those of the plan; what was fused away takes no memory.
             size = (v.height, v.width, v.channels) if v.id in set(self._used) else (1, 1, 1)
-            library.skp_add_map(self._handle, *size, v.id in before, v.id in adds)
+            library.skp_add_map(self._handle, *size, v.id in lowered.changes, v.id in lowered.added)
         self._convs: list[SkpConv] = []
         self.ops: dict[int, Conv] = {}
-        """Operations by their number among the library's convolutions."""
-        for made in described:
+        """Gated ones by their number among the library's convolutions."""
+        for made in lowered.operations:
             struct = made.struct
             is_conv = isinstance(struct, SkpConv)
             add = library.skp_add_conv if is_conv else library.skp_add_element
@@ -140,7 +138,7 @@ class NativeEngine(Engine):
             value = self.plan.values[v]
             made[v] = torch.empty(self.slots, value.channels, value.height, value.width)
         self._run(frame.contiguous(), made)
-        outputs = [as_output(made[v], self.plan.values[v]) for v in self.plan.outputs]
+        outputs = [self.plan.values[v].as_output(made[v]) for v in self.plan.outputs]
         return pytree.tree_unflatten(outputs, self.plan.tree)
 
     @torch.inference_mode()
@@ -198,12 +196,12 @@ class NativeEngine(Engine):
 
     @torch.inference_mode()
     def masks(self) -> dict[Any, Tensor]:
-        return {op.key: self.opened(i).bool() for i, op in self.ops.items() if op.gated is not None}
+        return {op.key: self.opened(i).bool() for i, op in self.ops.items()}
 
     def report(self) -> Report:
         rows = [replace(row, density_sum=float(self._frames)) for row in self.plan.costs]
         for i, op in self.ops.items():
-            if op.gated is not None and op.cost is not None:
+            if op.cost is not None:
                 computed, looked = self._sums[i].tolist()
                 rows[op.cost] = replace(
                     rows[op.cost], density_sum=computed, gate_density_sum=looked
@@ -220,14 +218,15 @@ class NativeEngine(Engine):
 
     def _conv_bytes(self) -> int:
         """Inputs and outputs of all convolutions, in the precision of the maps."""
+        values = self.plan.values
         used = [
-            self.plan.values[v]
+            values[v]
             for op in self.plan.ops
-            if isinstance(op, Conv | ConvTranspose)
+            if op.macs(values) and not values[op.output].flat
             for v in (op.inputs[0], op.output)
         ]
-        values = sum(v.height * v.width * v.channels for v in used)
-        return self.slots * values * (2 if self.half else 4)
+        size = sum(v.height * v.width * v.channels for v in used)
+        return self.slots * size * (2 if self.half else 4)
 
     @property
     def half(self) -> bool:
@@ -262,8 +261,6 @@ class NativeEngine(Engine):
     def state_dict(self) -> dict[str, Any]:
         layers: dict[str, dict[str, Tensor]] = {}
         for i, op in self.ops.items():
-            if op.gated is None:
-                continue
             kept = {k.name: b.clone() for k in _KEPT if (b := self._buffer(i, k)) is not None}
             # Of which layer: its outputs, as every engine's state has them.
             layers[str(op.key)] = {**kept, "memory": kept.pop("z", torch.empty(0))}
@@ -292,8 +289,6 @@ class NativeEngine(Engine):
             for v in {*self._used, *state["maps"]}
         ]
         for i, op in self.ops.items():
-            if op.gated is None:
-                continue
             saved = state["layers"][str(op.key)]
             for kind in _KEPT:
                 mine = self._buffer(i, kind)

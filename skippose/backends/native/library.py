@@ -48,6 +48,20 @@ class ElementKind(IntEnum):
     flatten = 6
 
 
+class Activations(IntEnum):
+    """``SkpAct``."""
+
+    none = 0
+    relu = 1
+    clamp = 2
+    leaky_relu = 3
+    sigmoid = 4
+    silu = 5
+    hardsigmoid = 6
+    hardswish = 7
+    tanh = 8
+
+
 class Slot(IntEnum):
     """How a slot's frame is computed; ``SkpSlot``."""
 
@@ -174,6 +188,3 @@ def has(isa: Isa) -> bool:
 def best() -> Isa:
     """What is taken where nothing is said."""
     return Isa(load()[0].skp_best_isa())
-
-
-__all__ = ["BufferKind", "ElementKind", "GateKind", "Isa", "SkpConv", "SkpElement", "load"]

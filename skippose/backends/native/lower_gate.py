@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from enum import IntEnum
+from typing import Any
 
-from skippose.backends.native.described import Described
-from skippose.backends.native.library import GateKind, SkpConv
+from skippose.backends.native.library import GateKind
+from skippose.backends.native.lowered import Lowered
 from skippose.ops.gate_spec import SCALE_FLOOR, InputNorm, Linear, OutputNorm
 from skippose.plan.errors import BackendError
-from skippose.plan.plan import Conv
+from skippose.plan.operators.conv import Conv
 
 
-def lower_gate(op: Conv, d: SkpConv, made: Described) -> None:
+def lower_gate(op: Conv, d: Any, made: Lowered) -> None:
     """Writes the gate of a gated convolution into its structure; only its spec is read.
 
     Args:
@@ -45,7 +47,7 @@ def lower_gate(op: Conv, d: SkpConv, made: Described) -> None:
 class _Scores:
     """Writes a score of each kind, and the threshold in the form that its kernel takes."""
 
-    def __init__(self, d: SkpConv, made: Described, threshold: float) -> None:
+    def __init__(self, d: Any, made: Lowered, threshold: float) -> None:
         self.d, self.made, self.threshold = d, made, threshold
 
     def input_norm(self, score: InputNorm) -> None:
@@ -59,7 +61,7 @@ class _Scores:
         self.d.gate, self.d.rectify = GateKind.linear, score.rectify
         self.d.phi, self.d.gate_bias = self.made.floats(score.weight), -self.threshold
 
-    def _norm(self, score: InputNorm | OutputNorm, kind: GateKind) -> None:
+    def _norm(self, score: InputNorm | OutputNorm, kind: IntEnum) -> None:
         self.d.gate, self.d.eps = kind, self.threshold
         self.d.p = 0 if math.isinf(score.p) else int(score.p)
         self.d.normalize = score.normalize

@@ -12,10 +12,11 @@ from torch import Tensor
 from skippose.backends.base import imposed_mask
 from skippose.backends.torch_blocks.gates import ChangeGate, gate_of
 from skippose.backends.torch_blocks.maps import Tables
-from skippose.backends.torch_blocks.nodes import WHOLE, Frame, Maps, tiling
+from skippose.backends.torch_blocks.nodes import WHOLE, Frame, Maps, Node, tiling
 from skippose.ops.geometry import accumulation_dtype
-from skippose.plan.dense_ops import activate, activate_into, affine, block_sizes
-from skippose.plan.plan import Conv, Plan
+from skippose.plan.operators.conv import Conv
+from skippose.plan.operators.pointwise import affine
+from skippose.plan.plan import Plan
 
 # Measured on AVX-512, one thread: products of gathered columns run at 70 to 100% of the machine's
 # rate from 16 rows on. oneDNN's convolution of gathered patches is as fast with few channels and
@@ -26,7 +27,7 @@ BREAK_EVEN = 0.85
 """Share of open blocks above which a layer is computed as a whole; masks are kept."""
 
 
-class ConvNode:
+class ConvNode(Node):
     """One convolution, gated or dense, with what it holds between frames.
 
     Blocks are numbered slot by slot, row by row; "where" is a list of their numbers, (n,),
@@ -72,7 +73,7 @@ class ConvNode:
         self.valid = None if bool(valid.all()) else valid
         self.reads = self.writes if self.valid is None else t.blocks(out, self.block)
         # Outputs in each block. Divided last: shares that are equal to a cut must come out so.
-        self.sizes = None if op.gated is None else block_sizes(op, self.size).flatten()
+        self.sizes = None if op.gated is None else op.block_sizes(self.size).flatten()
         self.even = self.sizes is not None and bool((self.sizes == self.sizes[0]).all())
 
         self.exact = accumulation_dtype(plan.dtype)
@@ -163,7 +164,7 @@ class ConvNode:
                 y = self.convolve(where, self.previous, patches=patches)
             rows = self.writes.of(where)
             if self.z is None:
-                self.output.write_rows(rows, activate(y, self.op.activation))
+                self.output.write_rows(rows, self.op.activation(y))
                 return None
             if self.previous:
                 y = y.add_(self.held_output(where))
@@ -223,7 +224,7 @@ class ConvNode:
             for m in self.adds:
                 out = m.data.index_select(0, read).add_(out)
         # A result that was computed just now has been copied into what is held.
-        self.output.write_rows(rows, activate(out, self.op.activation))
+        self.output.write_rows(rows, self.op.activation(out))
 
     def _rewrite_all(self) -> None:
         """All outputs from what is held and the additions."""
@@ -234,7 +235,7 @@ class ConvNode:
             z = affine(z, self.op.affine, -1)
         for m in self.adds:
             z = torch.add(m.data[:-2], z, out=out)
-        activate_into(z, self.op.activation, out)
+        self.op.activation.into(z, out)
         if self.output.replaces:
             self.output.replace(table)
         else:
@@ -366,7 +367,7 @@ class ConvNode:
         for m in self.adds:
             part = m.inner(m.data)
             z = torch.add(z, part if every else part[slots], out=out)
-        activate_into(z, self.op.activation, out)
+        self.op.activation.into(z, out)
 
     # -- moving ----------------------------------------------------------------------------------
 

@@ -22,24 +22,52 @@ from skippose.backends.base import Engine, check_layers, copy_saved, gated_layer
 from skippose.backends.torch_blocks.conv import ConvNode
 from skippose.backends.torch_blocks.gates import ChangeGate, GateError
 from skippose.backends.torch_blocks.maps import Map, Tables
-from skippose.backends.torch_blocks.nodes import DenseNode, Frame, LocalNode
+from skippose.backends.torch_blocks.nodes import DenseNode, Frame, LocalNode, Maps, Node
 from skippose.backends.torch_maps.engine import FunctionalEngine
 from skippose.ops.geometry import accumulation_dtype
-from skippose.ops.masks import block_for_map
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
-from skippose.plan.dense_ops import as_output
-from skippose.plan.plan import Concat, Conv, FuseSum, Mul, Plan, Pointwise
+from skippose.plan.op import Op, Pixelwise
+from skippose.plan.operators.conv import Conv
+from skippose.plan.plan import Plan
 from skippose.report import Report
 
 FORM = "blocks"
-TILE = 4
-"""Tiles of operations without a gate, on the map at a quarter of the frame's size."""
 
 
 def rounding(dtype: torch.dtype) -> float:
     """How far, relatively, two convolutions of the same input may lie apart."""
     return max(torch.finfo(dtype).eps, 64 * torch.finfo(accumulation_dtype(dtype)).eps)
+
+
+class _Nodes:
+    """What computes each operation of a plan.
+
+    Attributes:
+        convs: the convolutions so far.
+    """
+
+    def __init__(self, plan: Plan, maps: Maps, slots: int) -> None:
+        self.convs: list[ConvNode] = []
+        self._plan, self._maps, self._tables = plan, maps, Tables(slots, plan.device)
+        self._gates: dict[Any, ChangeGate] = {}
+        # The first gated layer may make slots dense that it has decided about.
+        self._decider = None if plan.decider is None else plan.ops[plan.decider]
+
+    def whole(self, op: Op) -> DenseNode:
+        return DenseNode(op, self._plan, self._maps, self._tables.slots)
+
+    def pixelwise(self, op: Pixelwise) -> LocalNode:
+        return LocalNode(op, self._plan, self._tile(op), self._maps, self._tables)
+
+    def convolution(self, op: Conv) -> ConvNode:
+        gates = {} if op is self._decider else self._gates
+        node = ConvNode(op, self._plan, self._tile(op), self._maps, self._tables, gates)
+        self.convs.append(node)
+        return node
+
+    def _tile(self, op: Op) -> tuple[int, int]:
+        return self._plan.tile(self._plan.values[op.output].size)
 
 
 class TorchEngine(Engine):
@@ -86,34 +114,17 @@ class TorchEngine(Engine):
             delta = torch.zeros_like(data, dtype=exact) if v in needs_delta else None
             slack = 0.0 if v == 0 or not exactly else rounding(plan.dtype)
             self.maps[v] = Map(plan.values[v], data, dirty, exactly or v == 0, slack, delta=delta)
-        tables = Tables(self.slots, plan.device)
-        frame_size = (plan.frame.height, plan.frame.width)
-        gates: dict[Any, ChangeGate] = {}
-        self._nodes: list[ConvNode | LocalNode | DenseNode] = []
-        for i, op in enumerate(plan.ops):
-            out = plan.values[op.output]
-            tile = block_for_map(TILE, "scaled", (out.height, out.width), frame_size)
-            if isinstance(op, Conv):
-                # The first gated layer may make slots dense that it has decided about.
-                known = {} if i == plan.decider else gates
-                self._nodes.append(ConvNode(op, plan, tile, self.maps, tables, known))
-            elif isinstance(op, FuseSum | Pointwise | Mul | Concat):
-                self._nodes.append(LocalNode(op, plan, tile, self.maps, tables))
-            else:
-                self._nodes.append(DenseNode(op, plan, self.maps, self.slots))
+        build = _Nodes(plan, self.maps, self.slots)
+        self._nodes: list[Node] = [op.place(build) for op in plan.ops]
+        self.convs = build.convs
         self._was_live = False
-
-    @property
-    def convs(self) -> list[ConvNode]:
-        """The convolutions, in the plan's order."""
-        return [node for node in self._nodes if isinstance(node, ConvNode)]
 
     # -- frames ----------------------------------------------------------------------------------
 
     def step(self, frame: Tensor) -> Any:
         self._run(frame)
         outputs = [
-            as_output(self.maps[v].images.clone(), self.plan.values[v]) for v in self.plan.outputs
+            self.plan.values[v].as_output(self.maps[v].images.clone()) for v in self.plan.outputs
         ]
         return pytree.tree_unflatten(outputs, self.plan.tree)
 

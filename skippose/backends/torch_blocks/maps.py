@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skippose.ops import ConvGeometry
 from skippose.ops.geometry import accumulation_dtype
-from skippose.plan.plan import Value
+from skippose.plan.op import Value
 
 POINT = ConvGeometry((1, 1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from skippose.backends.torch_blocks.maps import Map, Tables
-from skippose.plan.dense_ops import activate, affine, apply
-from skippose.plan.plan import Concat, FuseSum, Mul, Op, Plan, Pointwise
+from skippose.plan.op import Op, Pixelwise
+from skippose.plan.plan import Plan
 
 Maps = dict[int, Map]
 
@@ -41,12 +42,22 @@ def tiling(size: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
     return ceil(size[0] / tile[0]), ceil(size[1] / tile[1])
 
 
-class LocalNode:
-    """Sums, products, concatenations and element-wise functions, on tiles that changed."""
+class Node(ABC):
+    """Computes one operation of a plan."""
 
-    def __init__(self, op: Op, plan: Plan, tile: tuple[int, int], maps: Maps, t: Tables) -> None:
+    @abstractmethod
+    def run(self, now: Frame, decides: bool = False) -> None:
+        """Recomputes what may have changed; ``decides``: cuts depend on its gate."""
+
+
+class LocalNode(Node):
+    """An operation of which every pixel is computed by itself, on tiles that changed."""
+
+    def __init__(
+        self, op: Pixelwise, plan: Plan, tile: tuple[int, int], maps: Maps, t: Tables
+    ) -> None:
         self.op, self.out = op, plan.values[op.output]
-        factors = op.factors if isinstance(op, FuseSum) else ((1, 1),) * len(op.inputs)
+        factors = op.repeats
         self.inputs, self.output = [maps[v] for v in op.inputs], maps[op.output]
         self.reads = [
             t.spread(m.value, self.out, factor, tile)
@@ -93,26 +104,14 @@ class LocalNode:
 
     def _compute(self, rows: Sequence[Tensor | None]) -> Tensor:
         """(n, C), new memory, from these rows of each input; None for all pixels."""
-        op = self.op
         parts = [
             m.data[:-2] if r is None else m.data.index_select(0, r)
             for m, r in zip(self.inputs, rows, strict=True)
         ]
-        if isinstance(op, Concat):
-            return torch.cat(parts, -1)
-        if isinstance(op, Mul):
-            return activate(parts[0] * parts[1], op.activation)
-        if isinstance(op, Pointwise):
-            y = parts[0].clone() if op.affine is None else affine(parts[0], op.affine, -1)
-            return activate(y, op.activation)
-        assert isinstance(op, FuseSum)
-        total = parts[0] + parts[1]
-        for part in parts[2:]:
-            total += part
-        return activate(total, op.activation)
+        return self.op.activation(self.op.pixels(parts, -1))
 
 
-class DenseNode:
+class DenseNode(Node):
     """Everything else, as a whole whenever anything changed."""
 
     def __init__(self, op: Op, plan: Plan, maps: Maps, slots: int) -> None:
@@ -123,5 +122,5 @@ class DenseNode:
     def run(self, now: Frame, decides: bool = False) -> None:
         """Recomputes the map."""
         if now.any_due or any(m.live for m in self.inputs):
-            y = apply(self.op, [m.images for m in self.inputs], self.out)
+            y = self.op.apply([m.images for m in self.inputs], self.out)
             self.output.write(self.slots, y.permute(0, 2, 3, 1))

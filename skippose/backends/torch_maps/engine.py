@@ -27,7 +27,7 @@ from skippose.ops.masks import expand_blocks
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
 from skippose.plan.errors import BackendError
-from skippose.plan.plan import Conv
+from skippose.plan.operators.conv import Conv
 from skippose.report import Report
 
 FORM = "functional"
@@ -85,12 +85,13 @@ class FunctionalEngine(Engine):
         counted = (held.age > 0).to(torch.float64)
         output, (age, layers), seen = self._step.run(frame, (held.age, held.layers))
         rows = []
-        for i, op in enumerate(self.plan.ops):
-            if isinstance(op, Conv) and op.gated is not None:
-                # At a cut the first gate has looked, and no other.
-                due = self._step.schedule.due(held.age) if i == self.plan.decider else seen[i].dense
-                shares = self._shares(op, seen[i], due)
-                rows.append(torch.stack([(share * counted).sum() for share in shares]))
+        decider = None if self.plan.decider is None else self.plan.ops[self.plan.decider]
+        for op in self.plan.gated:
+            frame_seen = seen[op.output]
+            # At a cut the first gate has looked, and no other.
+            due = self._step.schedule.due(held.age) if op is decider else frame_seen.dense
+            shares = self._shares(op, frame_seen, due)
+            rows.append(torch.stack([(share * counted).sum() for share in shares]))
         sums = held.sums + torch.stack(rows) if rows else held.sums
         frames = held.frames + torch.stack([counted.sum(), (1 - counted).sum()])
         return output, Held(age, layers, sums, frames)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from skippose.ops import SkipResult, SkipState, empty_state, skip_conv_step
 from skippose.ops.schedule import Schedule
-from skippose.plan.dense_ops import activate, apply, as_output, finish
-from skippose.plan.plan import Conv, Plan
+from skippose.plan.operators.conv import Conv
+from skippose.plan.plan import Plan
 
 State = dict[str, dict[str, Tensor]]
 """By layer (``name#call``), the fields of :class:`skippose.ops.SkipState` that it needs."""
@@ -58,28 +58,31 @@ class PlanStep(nn.Module):
     def run(
         self, frame: Tensor, state: tuple[Tensor, State]
     ) -> tuple[Any, tuple[Tensor, State], dict[int, SkipResult]]:
-        """The same, with what happened in each gated convolution, by its index in the plan."""
+        """The same, with what happened in each gated convolution, by the value that it writes."""
         plan, (age, layers) = self.plan, state
         dense = self.schedule.due(age)
         values: dict[int, Tensor] = {0: frame}
         after: State = {}
         seen: dict[int, SkipResult] = {}
+        gated = {op.output: op for op in plan.gated}
         for i, op in enumerate(plan.ops):
             inputs = [values[v] for v in op.inputs]
-            if isinstance(op, Conv) and op.gated is not None:
-                cut = self.schedule.cut if i == plan.decider else None
-                x, before = inputs[0], SkipState(**layers[str(op.key)])
-                conv = op.convolution(x.dtype)
-                result = skip_conv_step(x, op.gated, before, dense, cut, conv)
-                assert result.state is not None
-                if cut is not None:
-                    age = torch.where(result.dense & ~dense, 0, age)
-                    dense = result.dense
-                seen[i], after[str(op.key)] = result, _fields(result.state)
-                values[op.output] = activate(finish(result.z, op, inputs[1:]), op.activation)
-            else:
-                values[op.output] = apply(op, inputs, plan.values[op.output])
-        outputs = [as_output(values[v], plan.values[v]).clone() for v in plan.outputs]
+            conv = gated.get(op.output)
+            if conv is None:
+                values[op.output] = op.apply(inputs, plan.values[op.output])
+                continue
+            assert conv.gated is not None
+            cut = self.schedule.cut if i == plan.decider else None
+            x, before = inputs[0], SkipState(**layers[str(conv.key)])
+            weights = conv.convolution(x.dtype)
+            result = skip_conv_step(x, conv.gated, before, dense, cut, weights)
+            assert result.state is not None
+            if cut is not None:
+                age = torch.where(result.dense & ~dense, 0, age)
+                dense = result.dense
+            seen[conv.output], after[str(conv.key)] = result, _fields(result.state)
+            values[conv.output] = conv.activation(conv.finish(result.z, inputs[1:]))
+        outputs = [plan.values[v].as_output(values[v]).clone() for v in plan.outputs]
         return pytree.tree_unflatten(outputs, plan.tree), (age + 1, after), seen
 
 
