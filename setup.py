@@ -7,6 +7,7 @@ without a C++ compiler the installation succeeds and streams use the portable en
 from __future__ import annotations
 
 import platform
+import runpy
 import sys
 from glob import glob
 from pathlib import Path
@@ -20,7 +21,10 @@ except ImportError:  # what older setuptools raise
     from distutils.errors import CompileError
 
 NATIVE = "skippose/backends/native"
+INTERFACE = runpy.run_path(str(Path(__file__).parent / NATIVE / "interface.py"))["number"]()
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread"]
+# By which a library that was built from other sources is known.
+FLAGS += [f"-DSKP_INTERFACE={INTERFACE:#x}ULL"]
 # GCC 12 warns about its own AVX-512 header.
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-Wno-maybe-uninitialized"]
 AVX512 += ["-mavx2", "-mfma", "-Wno-uninitialized"]
@@ -75,7 +79,7 @@ if __name__ == "__main__":  # the flags are read by tests/backends/native/saniti
             Extension(
                 "skippose.backends.native.libskippose",
                 sorted(glob(f"{NATIVE}/src/*.cpp")),
-                depends=glob(f"{NATIVE}/src/*.h"),
+                depends=[*glob(f"{NATIVE}/src/*.h"), *glob(f"{NATIVE}/src/*.def")],
                 language="c++",
                 optional=True,
             )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -20,6 +21,11 @@ class Example(NamedTuple):
     shape: tuple[int, int, int, int] = (2, 3, 32, 28)
 
 
+def layer(kind: Callable[..., nn.Module], *arguments: Any, **named: Any) -> nn.Module:
+    """A layer with weights, of frames in float32 on a CPU whatever torch's defaults are."""
+    return kind(*arguments, **named, dtype=torch.float32, device="cpu")
+
+
 class Body(nn.Module):
     """A convolution, a function of its result, and a convolution of that, for examples.
 
@@ -31,8 +37,8 @@ class Body(nn.Module):
     def __init__(self, function: Callable[[Tensor], Tensor], channels: int = 8) -> None:
         super().__init__()
         self.function = function
-        self.first = nn.Conv2d(3, 8, 3, padding=1)
-        self.last = nn.Conv2d(channels, 5, 1)
+        self.first = layer(nn.Conv2d, 3, 8, 3, padding=1)
+        self.last = layer(nn.Conv2d, channels, 5, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(S, 3, H, W) to (S, 5, H', W')."""

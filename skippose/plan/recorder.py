@@ -162,7 +162,7 @@ class Recorder(TorchDispatchMode):
         if in_place:
             self._check_alone(result, func)
         name = name.rstrip("_")
-        handler = TRACES.get("batch_norm" if "batch_norm" in name else name)
+        handler = TRACES.get(name)
         if handler is None:
             raise CaptureError(
                 f"operation {func}, after {self._last()}, is not one that plans have"

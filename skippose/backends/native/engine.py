@@ -6,7 +6,8 @@ import ctypes
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from enum import IntEnum
+from typing import Any, ClassVar
 
 import torch
 import torch.utils._pytree as pytree
@@ -21,18 +22,8 @@ from skippose.backends.base import (
     kind_of,
     not_finite,
 )
-from skippose.backends.native.library import (
-    BufferKind,
-    Floats,
-    Ints,
-    Isa,
-    SkpConv,
-    Slot,
-    Status,
-    best,
-    has,
-    load,
-)
+from skippose.backends.native.interface import Floats, Ints
+from skippose.backends.native.library import BufferKind, SkpConv, Slot, Status, best, has, load
 from skippose.backends.native.lower import LoweredPlan
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
@@ -56,7 +47,7 @@ class NativeEngine(Engine):
     options = frozenset({"precision", "threads"})
     # In torch it would be done by its own threads, which then spin where ours should run.
     checks_values = True
-    isa: ClassVar[Isa | None] = None
+    isa: ClassVar[IntEnum | None] = None
     """Instruction set to use, for tests; None for the best that there is."""
 
     @classmethod
@@ -99,7 +90,7 @@ class NativeEngine(Engine):
             # Numbers are those of the plan; what was fused away takes no memory.
             size = (v.height, v.width, v.channels) if v.id in set(self._used) else (1, 1, 1)
             library.skp_add_map(self._handle, *size, v.id in lowered.changes, v.id in lowered.added)
-        self._convs: list[SkpConv] = []
+        self._convs: list[Any] = []
         self.ops: dict[int, Conv] = {}
         """Gated ones by their number among the library's convolutions."""
         for made in lowered.operations:
@@ -110,7 +101,7 @@ class NativeEngine(Engine):
             if index < 0:
                 raise MemoryError("no memory for the network's weights")
             if is_conv:
-                self._convs.append(cast(SkpConv, struct))
+                self._convs.append(struct)
                 if made.conv is not None:
                     self.ops[index] = made.conv
         if library.skp_finish(self._handle):
@@ -252,7 +243,7 @@ class NativeEngine(Engine):
         rows = -(-struct.oh // struct.block_h)
         return flat.view(self.slots, rows, -1)
 
-    def _buffer(self, conv: int, kind: BufferKind) -> Tensor | None:
+    def _buffer(self, conv: int, kind: IntEnum) -> Tensor | None:
         return _memory(self._library.skp_conv_buffer(self._handle, conv, int(kind)))
 
     # -- moving ----------------------------------------------------------------------------------

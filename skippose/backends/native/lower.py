@@ -7,15 +7,13 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from skippose.backends.native.library import ElementKind, SkpConv, SkpElement
+from skippose.backends.native.library import ElementKind, Limit, SkpConv, SkpElement
 from skippose.backends.native.lower_gate import lower_gate
 from skippose.backends.native.lowered import Lowered
 from skippose.plan.errors import BackendError
 from skippose.plan.op import Op, Value
 from skippose.plan.operators.conv import Conv
 from skippose.plan.plan import Plan
-
-MOST_TAPS, MOST_SKIPS, MOST_SOURCES = 512, 4, 8
 
 
 class LoweredPlan:
@@ -43,16 +41,17 @@ class LoweredPlan:
         return self._plan.values[id]
 
     def element(self, op: Op, kind: str, **fields: Any) -> None:
-        if len(op.inputs) > MOST_SOURCES:
+        if len(op.inputs) > Limit.most_sources:
             raise BackendError(
                 f"{op.label} has {len(op.inputs)} inputs, the native engine's limit is "
-                f"{MOST_SOURCES}"
+                f"{Limit.most_sources}"
             )
         if kind not in ElementKind.__members__:
             raise BackendError(f"the native engine has no operation {op.label!r} ({kind})")
-        made = Lowered(SkpElement())
-        ones = (1,) * len(op.inputs)
-        made.write(kind=ElementKind[kind], output=op.output, nsrc=len(op.inputs), src=op.inputs)
+        out, ones = self.value(op.output), (1,) * len(op.inputs)
+        lengths = {"channels": out.channels, "rows": out.height, "columns": out.width}
+        made = Lowered(SkpElement(), lengths)
+        made.write(kind=ElementKind[kind], out=op.output, nsrc=len(op.inputs), src=op.inputs)
         made.write(level=op.level, factor_y=ones, factor_x=ones)
         made.write(**fields)
         made.activate(op.activation)
@@ -75,18 +74,24 @@ class LoweredPlan:
     ) -> None:
         out, kernel = self.value(op.output), (weight.shape[2], weight.shape[3])
         taps = kernel[0] * kernel[1]
-        if taps > MOST_TAPS or len(add) > MOST_SKIPS:
+        if taps > Limit.most_taps or len(add) > Limit.most_skips:
             raise BackendError(
                 f"layer {op.key}: {taps} taps and {len(add)} additions an output; the native "
-                f"engine takes at most {MOST_TAPS} taps and {MOST_SKIPS} additions"
+                f"engine takes at most {Limit.most_taps} taps and {Limit.most_skips} additions"
             )
         if any(self.value(v).size != out.size for v in add):
             raise BackendError(f"layer {op.key}: an addition of another size")
         size = [-(-(out.size[i] - at[i]) // steps[i]) for i in (0, 1)]
         block = self._plan.tile((size[0], size[1]))
         scale, shift = affine or (None, None)
-        made = Lowered(SkpConv())
-        made.write(input=op.inputs[0], output=op.output, nskip=len(add), skip=add)
+        channels = self.value(op.inputs[0]).channels
+        lengths = {
+            "weights": out.channels * (channels // groups) * taps,
+            "channels": out.channels,
+            "field": channels * taps,
+        }
+        made = Lowered(SkpConv(), lengths)
+        made.write(**{"in": op.inputs[0]}, out=op.output, nskip=len(add), skip=add)
         made.write(kh=kernel[0], kw=kernel[1], sh=stride[0], sw=stride[1])
         made.write(top=padding[0], left=padding[1], dh=dilation[0], dw=dilation[1], groups=groups)
         made.write(oh=size[0], ow=size[1], step_y=steps[0], step_x=steps[1], at_y=at[0], at_x=at[1])

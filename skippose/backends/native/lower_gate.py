@@ -59,7 +59,8 @@ class _Scores:
 
     def linear(self, score: Linear) -> None:
         self.d.gate, self.d.rectify = GateKind.linear, score.rectify
-        self.d.phi, self.d.gate_bias = self.made.floats(score.weight), -self.threshold
+        self.d.gate_bias = -self.threshold
+        self.made.write(phi=score.weight)
 
     def _norm(self, score: InputNorm | OutputNorm, kind: IntEnum) -> None:
         self.d.gate, self.d.eps = kind, self.threshold

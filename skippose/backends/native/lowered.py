@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from skippose.backends.native.library import Activations, Floats, Ints
+from skippose.backends.native.interface import INTERFACE, Floats
+from skippose.backends.native.library import ActivationKind
 from skippose.plan.activation import Activation
 from skippose.plan.errors import BackendError
 from skippose.plan.operators.conv import Conv
@@ -18,27 +21,32 @@ class Lowered:
     """A structure for the library, and the arrays that it points into.
 
     Attributes:
-        struct: an ``SkpConv`` or ``SkpElement``.
+        struct: of one of the types in ``INTERFACE.structs``.
+        lengths: numbers of values in the arrays that it points to, by the definition's words.
         conv: the gated convolution that it is, or None.
     """
 
-    def __init__(self, struct: Any, conv: Conv | None = None) -> None:
-        self.struct, self.conv = struct, conv
+    def __init__(self, struct: Any, lengths: Mapping[str, int]) -> None:
+        self.struct, self.lengths = struct, lengths
+        self.conv: Conv | None = None
+        self._types = dict(struct._fields_)
+        self._words = INTERFACE.lengths[type(struct).__name__]
         self._arrays: list[Tensor] = []
 
     def write(self, **fields: Any) -> None:
-        """Fills fields in by name: numbers, sequences of numbers, and tensors or None."""
-        types = dict(self.struct._fields_)
+        """Fills fields in by name: numbers, sequences of numbers, and tensors or None.
+
+        Raises:
+            ValueError: for a tensor of another number of values than the library will read.
+        """
         for name, value in fields.items():
-            kind = types[name]
-            if kind is Floats:
-                setattr(self.struct, name, self.floats(value))
-            elif kind is Ints:
-                setattr(self.struct, name, self.ints(value))
+            kind = self._types[name]
+            if name in self._words:
+                length = self.lengths[self._words[name]]
+                value = None if value is None else self._pointer(value, kind, (length,))
             elif issubclass(kind, ctypes.Array):
-                setattr(self.struct, name, kind(*value))
-            else:
-                setattr(self.struct, name, value)
+                value = kind(*value)
+            setattr(self.struct, name, value)
 
     def activate(self, act: Activation) -> None:
         """Fills the activation in.
@@ -47,21 +55,17 @@ class Lowered:
             BackendError: for one that the library does not have, named.
         """
         name = act.kind.name
-        if name not in Activations.__members__:
+        if name not in ActivationKind.__members__:
             raise BackendError(f"the native engine has no activation {name!r}")
-        self.write(act=Activations[name], act_a=act.low, act_b=act.high)
+        self.write(act=ActivationKind[name], act_a=act.low, act_b=act.high)
 
-    def floats(self, tensor: Tensor | None) -> Any:
-        """The memory of a tensor as float32, kept alive with the structure."""
-        return self._memory(tensor, torch.float32, Floats)
-
-    def ints(self, tensor: Tensor | None) -> Any:
-        """Likewise int32."""
-        return self._memory(tensor, torch.int32, Ints)
-
-    def _memory(self, tensor: Tensor | None, dtype: torch.dtype, kind: Any) -> Any:
-        if tensor is None:
-            return None
+    def _pointer(self, tensor: Tensor, kind: Any, shape: tuple[int, ...]) -> Any:
+        dtype = torch.float32 if kind is Floats else torch.int32
         array = tensor.detach().to("cpu", dtype).contiguous()
-        self._arrays.append(array)
+        if array.numel() != prod(shape):
+            raise ValueError(
+                f"the native engine takes {prod(shape)} values here, got a tensor of "
+                f"{tuple(tensor.shape)}"
+            )
+        self._arrays.append(array)  # kept alive with the structure
         return ctypes.cast(array.data_ptr(), kind)

@@ -14,7 +14,7 @@ from skippose.ops import ConvGeometry, Convolution, GatedConvolution, Reference
 from skippose.ops.gate_spec import GateSpec
 from skippose.ops.geometry import accumulation_dtype
 from skippose.plan.errors import BackendError
-from skippose.plan.examples import Example
+from skippose.plan.examples import Example, layer
 from skippose.plan.op import (
     Arguments,
     GraphBuilder,
@@ -171,7 +171,7 @@ class Conv(Op):
         edges = []
         for extent, block in zip(size, self.block, strict=True):
             count = math.ceil(extent / block)
-            rows = torch.full((count,), float(block), dtype=torch.float64)
+            rows = torch.full((count,), float(block), dtype=torch.float64, device="cpu")
             rows[-1] = extent - (count - 1) * block
             edges.append(rows)
         return edges[0][:, None] * edges[1]
@@ -226,9 +226,11 @@ class Conv(Op):
     @classmethod
     def examples(cls) -> dict[str, Example]:
         return {
-            "3x3": Example(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1))),
-            "strided": Example(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1))),
+            "3x3": Example(nn.Sequential(layer(nn.Conv2d, 3, 8, 3, padding=1))),
+            "strided": Example(nn.Sequential(layer(nn.Conv2d, 3, 8, 3, stride=2, padding=1))),
             "grouped": Example(
-                nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 3, dilation=2, groups=4))
+                nn.Sequential(
+                    layer(nn.Conv2d, 3, 8, 1), layer(nn.Conv2d, 8, 12, 3, dilation=2, groups=4)
+                )
             ),
         }

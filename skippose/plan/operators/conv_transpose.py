@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skippose.ops.geometry import accumulation_dtype
-from skippose.plan.examples import Example
+from skippose.plan.examples import Example, layer
 from skippose.plan.op import (
     Arguments,
     GraphBuilder,
@@ -110,12 +110,14 @@ class ConvTranspose(Op):
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
-        def after(layer: nn.Module) -> Example:
-            return Example(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), layer, nn.Conv2d(6, 4, 1)))
+        def after(up: nn.Module) -> Example:
+            return Example(
+                nn.Sequential(layer(nn.Conv2d, 3, 8, 3, padding=1), up, layer(nn.Conv2d, 6, 4, 1))
+            )
 
         return {
-            "overlapping": after(nn.ConvTranspose2d(8, 6, 4, 2, 1)),
-            "with holes": after(nn.ConvTranspose2d(8, 6, 2, 3, output_padding=1, groups=2)),
+            "overlapping": after(layer(nn.ConvTranspose2d, 8, 6, 4, 2, 1)),
+            "with holes": after(layer(nn.ConvTranspose2d, 8, 6, 2, 3, output_padding=1, groups=2)),
         }
 
 

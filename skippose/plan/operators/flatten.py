@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skippose.plan.examples import Example
+from skippose.plan.examples import Example, layer
 from skippose.plan.op import Arguments, GraphBuilder, NativeBuilder, Op, Value
 from skippose.plan.registry import register
 from skippose.plan.tracing import require
@@ -42,7 +42,10 @@ class Flatten(Op):
         class Features(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.conv, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 8 * 7, 6)
+                self.conv, self.linear = (
+                    layer(nn.Conv2d, 3, 4, 3, padding=1),
+                    layer(nn.Linear, 4 * 8 * 7, 6),
+                )
 
             def forward(self, x: Tensor) -> Tensor:
                 return self.linear(F.max_pool2d(self.conv(x), 4).flatten(1))

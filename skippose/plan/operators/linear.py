@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skippose.ops.geometry import accumulation_dtype
-from skippose.plan.examples import Example
+from skippose.plan.examples import Example, layer
 from skippose.plan.op import Arguments, GraphBuilder, Key, NativeBuilder, Op, Value
 from skippose.plan.registry import register, traces
 from skippose.plan.tracing import require
@@ -43,10 +43,10 @@ class Linear(Op):
 
     @classmethod
     def examples(cls) -> dict[str, Example]:
-        pooled = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        pooled = nn.Sequential(layer(nn.Conv2d, 3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         return {
-            "with bias": Example(nn.Sequential(*pooled, nn.Linear(8, 5))),
-            "without": Example(nn.Sequential(*pooled, nn.Linear(8, 5, bias=False))),
+            "with bias": Example(nn.Sequential(*pooled, layer(nn.Linear, 8, 5))),
+            "without": Example(nn.Sequential(*pooled, layer(nn.Linear, 8, 5, bias=False))),
         }
 
 

@@ -76,7 +76,16 @@ class Pointwise(Pixelwise):
         }
 
 
-@traces("batch_norm")
+@traces(
+    "batch_norm",
+    "native_batch_norm",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_functional",
+    "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update",
+)
 def trace_batch_norm(graph: GraphBuilder, a: Arguments, out: Tensor) -> None:
     """Batch norm in evaluation mode."""
     training = a.get("training", a.get("train", False))

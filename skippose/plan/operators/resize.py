@@ -70,11 +70,11 @@ class Upsample(Op):
 
     def _places(self, size: int, to: int, scale: float | None) -> tuple[Tensor, Tensor, Tensor]:
         """Two places that each output reads along one axis, and the second one's share."""
-        at = torch.arange(to, dtype=torch.float32)
+        at = torch.arange(to, dtype=torch.float32, device="cpu")
         ratio = size / to if scale is None else 1 / scale
         if self.mode == "nearest":
             first = (at * ratio).long().clamp_max(size - 1)
-            return first, first, torch.zeros(to)
+            return first, first, torch.zeros_like(at)
         if self.align_corners:
             place = at * ((size - 1) / (to - 1) if to > 1 else 0.0)
         else:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-SOURCES = ROOT / "skippose" / "runtime" / "native" / "src"
+SOURCES = ROOT / "skippose" / "backends" / "native" / "src"
 SANITIZERS = {
     "address": "address,undefined",
     "thread": "thread",
@@ -59,7 +59,8 @@ def compile_driver(
         own_flags = {}
     sources = [HERE / "driver.cpp", *(HERE / name for name in replacing)]
     sources += sorted(SOURCES.glob("*.cpp"))
-    headers = max(h.stat().st_mtime for h in (*SOURCES.glob("*.h"), *HERE.glob("*.h")))
+    shared = (*SOURCES.glob("*.h"), *SOURCES.glob("*.def"), *HERE.glob("*.h"))
+    headers = max(h.stat().st_mtime for h in shared)
     compile_flags = [*flags, *extra, f"-I{SOURCES}"]
     objects = []
     for source in sources:

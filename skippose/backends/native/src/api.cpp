@@ -12,7 +12,15 @@ Plan *as_plan(void *p) { return (Plan *)p; }
 
 }  // namespace
 
-int skp_version(void) { return 1; }
+#ifndef SKP_INTERFACE
+#error "SKP_INTERFACE is the number of the interface, which setup.py computes"
+#endif
+const uint64_t skp_interface = SKP_INTERFACE;
+
+const int32_t skp_struct_bytes[] = {
+#define SKP_STRUCT(name) (int32_t)sizeof(name),
+#include "interface.def"
+};
 
 int skp_has_isa(int isa) {
   if (isa == SKP_PORTABLE) return 1;
@@ -133,4 +141,3 @@ void skp_begin(void *plan) { as_plan(plan)->begin(); }
 int skp_map_pitch(void *plan, int map) { return as_plan(plan)->maps[map].pitch; }
 const int64_t *skp_counts(void *plan) { return as_plan(plan)->counts.data(); }
 int64_t skp_state_bytes(void *plan) { return (int64_t)as_plan(plan)->state.taken(); }
-int64_t skp_weight_bytes(void *plan) { return (int64_t)as_plan(plan)->weights.taken(); }

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <new>
 
-#include "plan.h"
+#include "element.h"
 
 namespace skp {
 namespace {
@@ -194,6 +194,7 @@ void Plan::pack(Conv &c) {
 }
 
 int Plan::add_element(const SkpElement &desc) {
+  if (!is_element_kind(desc.kind)) return -1;
   std::unique_ptr<Element> made(new Element());
   Element &e = *made;
   e.d = desc;
@@ -252,9 +253,8 @@ void Plan::allocate_moved() {
     planes[c->d.out] = c->d.step_y == 1 && c->d.step_x == 1 ? (int)c->chunks.size() : 0;
   }
   for (const auto &e : elements) {
-    const int kind = e->d.kind;
     writers[e->d.out]++;
-    planes[e->d.out] = kind == SKP_SUM || kind == SKP_RESIZE || kind == SKP_AVG_POOL;
+    planes[e->d.out] = element_kind(e->d.kind).measures;
   }
   for (const auto &c : convs) {
     Map &x = maps[c->d.in];

@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "skippose_native.h"
+
 namespace skp {
 
 typedef uint16_t bf16;
@@ -45,7 +47,7 @@ struct Epilogue {
   const uint8_t *add_z;         // (n): 1 where the accumulators are an update of z; or null
   void *y, *before;             // before: the last frame's value is kept there; or null
   const float *scale, *shift;   // of this chunk, or null
-  const void *skip[4];
+  const void *skip[SKP_MOST_SKIPS];
   int nskip;
   Activation act;
   uint8_t *changed;             // (n): set to 1 where a value differs from the one before

@@ -7,29 +7,29 @@ namespace {
 
 inline float activate1(float v, const Activation &f) {
   switch (f.kind) {
-    case 1: return v > 0 ? v : (v != v ? v : 0);
-    case 2: return v < f.a ? f.a : (v > f.b ? f.b : v);
-    case 3: return v >= 0 ? v : v * f.a;
-    case 4: return 1 / (1 + __builtin_expf(-v));
-    case 5: return v / (1 + __builtin_expf(-v));
-    case 6: {
+    case SKP_RELU: return v > 0 ? v : (v != v ? v : 0);
+    case SKP_CLAMP: return v < f.a ? f.a : (v > f.b ? f.b : v);
+    case SKP_LEAKY: return v >= 0 ? v : v * f.a;
+    case SKP_SIGMOID: return 1 / (1 + __builtin_expf(-v));
+    case SKP_SILU: return v / (1 + __builtin_expf(-v));
+    case SKP_HARD_SIGMOID: {
       float u = (v + 3) * (1.0f / 6);
       return u < 0 ? 0 : (u > 1 ? 1 : u);
     }
-    case 7: {
+    case SKP_HARD_SWISH: {
       float u = v + 3;
       u = u < 0 ? 0 : (u > 6 ? 6 : u);
       return v * u * (1.0f / 6);
     }
-    case 8: return __builtin_tanhf(v);
+    case SKP_TANH: return __builtin_tanhf(v);
   }
   return v;
 }
 
 inline V activate(V v, const Activation &f) {
-  if (f.kind == 0) return v;
-  if (f.kind == 1) return V::max(v, V::zero());
-  if (f.kind == 2) return V::min(V::max(v, V::set(f.a)), V::set(f.b));
+  if (f.kind == SKP_IDENTITY) return v;
+  if (f.kind == SKP_RELU) return V::max(v, V::zero());
+  if (f.kind == SKP_CLAMP) return V::min(V::max(v, V::set(f.a)), V::set(f.b));
   float buffer[V::N];
   v.store(buffer);
   for (int i = 0; i < V::N; i++) buffer[i] = activate1(buffer[i], f);
