@@ -144,7 +144,7 @@ def block_sizes(op: Conv, size: tuple[int, int]) -> Tensor:
     edges = []
     for extent, block in zip(size, op.block, strict=True):
         count = math.ceil(extent / block)
-        rows = torch.full((count,), float(block), dtype=torch.float64)
+        rows = torch.full((count,), float(block), dtype=torch.float64, device="cpu")
         rows[-1] = extent - (count - 1) * block
         edges.append(rows)
     return edges[0][:, None] * edges[1]

@@ -114,7 +114,9 @@ def _dense(
     d.block_h, d.block_w = block_for_map(TILE, "scaled", (d.oh, d.ow), frame)
     d.level = op.level
     d.gain = 1.0
-    d.weight, d.bias = made.floats(weight), made.floats(bias)
+    channels = plan.values[op.inputs[0]].channels
+    d.weight = made.floats(weight, out.channels, channels // groups, d.kh, d.kw)
+    d.bias = made.floats(bias, out.channels)
     _activation(d, activation)
     return made
 
@@ -196,7 +198,7 @@ def _conv(op: Conv, plan: Plan, decides: bool) -> Described:
             raise BackendError(f"layer {op.key}: an addition of another size")
         d.skip[i] = v
     if op.affine is not None:
-        d.scale, d.shift = (made.floats(c) for c in op.affine)
+        d.scale, d.shift = (made.floats(c, out.channels) for c in op.affine)
     d.decides_cut = decides
     if op.gated is not None:
         lower_gate(op, d, made)
@@ -222,7 +224,7 @@ def _element(op: Op, plan: Plan) -> Described:
     elif isinstance(op, Pointwise):
         d.kind = ElementKind.sum
         if op.affine is not None:
-            d.scale, d.shift = (made.floats(c) for c in op.affine)
+            d.scale, d.shift = (made.floats(c, out.channels) for c in op.affine)
     elif isinstance(op, Mul):
         d.kind = ElementKind.mul
     elif isinstance(op, Concat):
@@ -249,9 +251,9 @@ def _element(op: Op, plan: Plan) -> Described:
             ("x", x.width, out.width, scales[1]),
         ):
             first, second, share = _resize(op, size, to, scale)
-            setattr(d, f"first_{axis}", made.ints(first))
-            setattr(d, f"second_{axis}", made.ints(second))
-            setattr(d, f"share_{axis}", made.floats(share))
+            setattr(d, f"first_{axis}", made.ints(first, to))
+            setattr(d, f"second_{axis}", made.ints(second, to))
+            setattr(d, f"share_{axis}", made.floats(share, to))
     else:
         raise BackendError(f"the native engine has no operation {op.label!r}")
     return made
@@ -259,11 +261,11 @@ def _element(op: Op, plan: Plan) -> Described:
 
 def _resize(op: Upsample, size: int, to: int, scale: float | None) -> Sequence[Tensor]:
     """Two places that each output reads along one axis, and the second one's share."""
-    at = torch.arange(to, dtype=torch.float32)
+    at = torch.arange(to, dtype=torch.float32, device="cpu")
     ratio = size / to if scale is None else 1 / scale
     if op.mode == "nearest":
         first = (at * ratio).long().clamp_max(size - 1)
-        return first, first, torch.zeros(to)
+        return first, first, torch.zeros_like(at)
     if op.align_corners:
         place = at * ((size - 1) / (to - 1) if to > 1 else 0.0)
     else:

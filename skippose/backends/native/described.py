@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from skippose.backends.native.library import Floats, Ints, SkpConv, SkpElement
+from skippose.backends.native import memory
+from skippose.backends.native.library import SkpConv, SkpElement
 from skippose.plan.plan import Conv
 
 
@@ -19,16 +20,14 @@ class Described:
         self.struct, self.conv = struct, conv
         self._arrays: list[Tensor] = []
 
-    def floats(self, tensor: Tensor | None) -> Any:
-        """The memory of a tensor as float32, kept alive with the structure."""
-        if tensor is None:
-            return None
-        array = tensor.detach().to("cpu", torch.float32).contiguous()
-        self._arrays.append(array)
-        return ctypes.cast(array.data_ptr(), Floats)
+    def floats(self, tensor: Tensor, *shape: int) -> Any:
+        """A pointer to a tensor of this shape as float32, kept alive with the structure."""
+        return self._pointer(tensor, torch.float32, shape)
 
-    def ints(self, tensor: Tensor) -> Any:
+    def ints(self, tensor: Tensor, *shape: int) -> Any:
         """Likewise int32."""
-        array = tensor.to(torch.int32).contiguous()
-        self._arrays.append(array)
-        return ctypes.cast(array.data_ptr(), Ints)
+        return self._pointer(tensor, torch.int32, shape)
+
+    def _pointer(self, tensor: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> Any:
+        self._arrays.append(memory.readable(tensor, dtype))
+        return memory.address(self._arrays[-1], dtype, shape)

@@ -133,7 +133,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         c_int,
         [c_void_p, Floats, POINTER(c_uint8), c_float, c_int, Ints, POINTER(Floats)],
     ),
-    "skp_set_mask": (None, [c_void_p, c_int, c_void_p]),
+    "skp_set_mask": (None, [c_void_p, c_int, POINTER(c_uint8)]),
     "skp_conv_buffer": (SkpBuffer, [c_void_p, c_int, c_int]),
     "skp_map_buffer": (SkpBuffer, [c_void_p, c_int, c_int]),
     "skp_last_frame": (SkpBuffer, [c_void_p]),

@@ -37,7 +37,7 @@ def lower_gate(op: Conv, d: SkpConv, made: Described) -> None:
     calibrated = 0.0 if threshold.calibrated is None else float(threshold.calibrated)
     d.magnitude = max(calibrated, SCALE_FLOOR) if calibrated > 0 else 0.0
     try:
-        spec.score.lower(_Scores(d, made, float(threshold.value)))
+        spec.score.lower(_Scores(op, d, made, float(threshold.value)))
     except NotImplementedError as error:
         raise BackendError(f"layer {op.key}: the native engine has no {error}") from error
 
@@ -45,8 +45,8 @@ def lower_gate(op: Conv, d: SkpConv, made: Described) -> None:
 class _Scores:
     """Writes a score of each kind, and the threshold in the form that its kernel takes."""
 
-    def __init__(self, d: SkpConv, made: Described, threshold: float) -> None:
-        self.d, self.made, self.threshold = d, made, threshold
+    def __init__(self, op: Conv, d: SkpConv, made: Described, threshold: float) -> None:
+        self.op, self.d, self.made, self.threshold = op, d, made, threshold
 
     def input_norm(self, score: InputNorm) -> None:
         self._norm(score, GateKind.input_norm)
@@ -57,7 +57,9 @@ class _Scores:
 
     def linear(self, score: Linear) -> None:
         self.d.gate, self.d.rectify = GateKind.linear, score.rectify
-        self.d.phi, self.d.gate_bias = self.made.floats(score.weight), -self.threshold
+        channels = self.op.weight.shape[1] * self.op.geometry.groups
+        self.d.phi = self.made.floats(score.weight, channels, *self.op.geometry.kernel_size)
+        self.d.gate_bias = -self.threshold
 
     def _norm(self, score: InputNorm | OutputNorm, kind: GateKind) -> None:
         self.d.gate, self.d.eps = kind, self.threshold
