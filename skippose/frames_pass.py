@@ -90,15 +90,17 @@ class FramesPass:
         self.schedule = schedule
         self.keep_state = keep_state
         self.keep_masks = keep_masks
-        self.lengths = None if lengths is None else torch.as_tensor(lengths)
+        self.lengths: Tensor | None = None
+        if lengths is not None:
+            self.lengths = torch.as_tensor(lengths, dtype=torch.long, device="cpu")
         self.before = state
         self.after: dict[Call, SkipState] = {}
         self.records: dict[Call, CallRecord] = {}
         self.frame_size: tuple[int, int] | None = None
         self.batch = 0
-        self.first = torch.zeros(0, frames, dtype=torch.bool)
+        self.first = torch.zeros(0, frames, dtype=torch.bool, device="cpu")
         """(B, T): first frames of clips or slots, which densities leave out."""
-        self.dense = torch.zeros(0, frames, dtype=torch.bool)
+        self.dense = torch.zeros(0, frames, dtype=torch.bool, device="cpu")
         """(B, T): frames computed in full, as far as is known."""
         self.age_after: Tensor | None = None
         self._calls: dict[nn.Module, int] = {}
@@ -118,7 +120,8 @@ class FramesPass:
             record = CallRecord(z[0, 0].numel() * layer.macs_per_location)
             if gate is not None:
                 record.gate_macs = z[0, 0].numel() * gate.macs_per_output(layer)
-                record.density = torch.ones(self.batch, self.frames, device=x.device)
+                shape = (self.batch, self.frames)
+                record.density = torch.ones(shape, dtype=torch.float32, device=x.device)
                 record.gate_density = torch.zeros_like(record.density)
                 record.out_size = (z.shape[-2], z.shape[-1])
             self._note(call, record)
@@ -211,13 +214,20 @@ class FramesPass:
         self.frame_size = (x.shape[-2], x.shape[-1])
         age = self.age_before
         self.dense = self.schedule.plan(age, self.frames)
-        self.first = age[:, None] + torch.arange(self.frames) == 0
+        self.first = age[:, None] + self._numbers == 0
         self.age_after = age + self.frames
 
     @property
     def age_before(self) -> Tensor:
         """(B,) frames since each clip or slot began, before this pass."""
-        return torch.zeros(self.batch).long() if self.before is None else self.before.age
+        if self.before is not None:
+            return self.before.age
+        return torch.zeros(self.batch, dtype=torch.long, device="cpu")
+
+    @property
+    def _numbers(self) -> Tensor:
+        """(T,): the frames' numbers within a clip, on the CPU as ages are."""
+        return torch.arange(self.frames, dtype=torch.long, device="cpu")
 
     def _decide_cuts(
         self, images: Tensor, operation: GatedConvolution, state: SkipState | None
@@ -284,7 +294,7 @@ class FramesPass:
         """(B, T) bool: frames that densities are means over: neither first nor padding."""
         counted = ~self.first
         if self.lengths is not None:
-            counted = counted & (torch.arange(self.frames) < self.lengths[:, None])
+            counted = counted & (self._numbers < self.lengths[:, None])
         return counted
 
     def gate_loss(self) -> Tensor:
@@ -295,7 +305,7 @@ class FramesPass:
         """
         gated = [(r.macs, r.density) for r in self.records.values() if r.density is not None]
         if not gated:
-            return torch.zeros(())
+            return torch.zeros((), dtype=torch.float32, device="cpu")
         densities = torch.stack([density for _, density in gated])
         macs = densities.new_tensor([float(m) for m, _ in gated])
         counted = self.counted.to(densities.device)
@@ -315,7 +325,8 @@ class FramesPass:
             if call.layer not in names:
                 raise ValueError(f"{layer_name(call.layer)} ran but is not part of the given net")
             name = names[call.layer] + (f"#{call.number}" if call.number else "")
-            density, looked = counted.double(), torch.zeros(counted.shape).double()
+            density = counted.double()
+            looked = torch.zeros_like(density)
             if record.density is not None and record.gate_density is not None:
                 density = record.density.detach().cpu().double() * counted
                 looked = record.gate_density.cpu().double() * counted

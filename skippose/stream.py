@@ -18,9 +18,11 @@ from skippose.backends.base import (
     not_finite,
     unavailable,
 )
-from skippose.layers import SkipConv2d
+from skippose.layers import SkipConv2d, active_pass
+from skippose.one_at_a_time import OneAtATime
 from skippose.ops.schedule import Schedule
-from skippose.plan.errors import BackendError
+from skippose.plan.errors import BackendError, CaptureError
+from skippose.plan.recorder import Recorder
 from skippose.report import Report
 
 STATE_VERSION = 1
@@ -33,7 +35,9 @@ class Stream:
     """A gated network on video, one frame at a time, for one or several videos side by side.
 
     The state lives here and not in the network: any number of streams, in any number of threads,
-    share one network. A frame that is refused leaves the stream as it was.
+    share one network. One stream is for one thread at a time: while a call, :meth:`reset`,
+    :meth:`report`, :meth:`state_dict` or :meth:`load_state_dict` runs, any other of them raises
+    RuntimeError. A frame that is refused leaves the stream as it was.
 
     The captured engines read the network when a video begins: after changing it, call
     :meth:`reset`. What they do not see even then, as a ``forward`` that was replaced, is said at
@@ -88,6 +92,7 @@ class Stream:
         self._engine: Engine | None = None
         self._frame: tuple[tuple[int, ...], torch.dtype, torch.device] | None = None
         self._past = Report()
+        self._alone = OneAtATime("a stream")
 
     @property
     def slots(self) -> int | None:
@@ -110,8 +115,14 @@ class Stream:
             ValueError: for a frame unlike those before, or one with NaN or Inf; with the first
                 frame, for a network that the chosen backend cannot run.
             RuntimeError: if the network is in training mode, or calls its layers differently from
-                frame to frame.
+                frame to frame; and if another thread, or the network itself, is using the stream.
         """
+        with self._alone:
+            return self._step(frame)
+
+    def _step(self, frame: Tensor) -> Any:
+        if isinstance(active_pass(), Recorder):
+            raise CaptureError("the network uses a stream, which remembers what a plan does not")
         self._check(frame)
         if self._engine is not None:
             return self._engine.step(frame)
@@ -143,7 +154,7 @@ class Stream:
                 _said.add(message)
                 warnings.warn(
                     f"{type(self.net).__name__} streams with backend {kind.name!r}; {message}",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
             return engine
         raise ValueError("no backend can run this network: " + "; ".join(reasons))
@@ -177,9 +188,14 @@ class Stream:
 
         Raises:
             ValueError: for a slot that does not exist, or what is no slot's number, as a mask.
+            RuntimeError: while the stream is used elsewhere.
         """
+        with self._alone:
+            self._reset(slots)
+
+    def _reset(self, slots: Iterable[int] | None) -> None:
         if slots is None:
-            self._past = self.report()
+            self._past = self._report()
             self._engine = self._frame = None
             return
         chosen = [_number(slot) for slot in slots]
@@ -194,7 +210,14 @@ class Stream:
         """MACs and densities over all slots, since the stream was made.
 
         A video of another size, whose layers take other MACs, begins the report anew.
+
+        Raises:
+            RuntimeError: while the stream is used elsewhere.
         """
+        with self._alone:
+            return self._report()
+
+    def _report(self) -> Report:
         return self._past if self._engine is None else self._past + self._engine.report()
 
     def __reduce__(self) -> NoReturn:
@@ -209,16 +232,20 @@ class Stream:
 
         Tensors and plain values, for ``torch.save``. ``backend`` names the engine that it is for:
         a stream with ``backend='auto'`` takes that one up.
+
+        Raises:
+            RuntimeError: while the stream is used elsewhere.
         """
-        if self._engine is None or self._frame is None:
-            return {"version": STATE_VERSION, "frame": None}
-        shape, dtype, device = self._frame
-        return {
-            "version": STATE_VERSION,
-            "backend": {"name": self._engine.name, "version": self._engine.version},
-            "frame": {"shape": shape, "dtype": dtype, "device": str(device)},
-            **self._engine.state_dict(),
-        }
+        with self._alone:
+            if self._engine is None or self._frame is None:
+                return {"version": STATE_VERSION, "frame": None}
+            shape, dtype, device = self._frame
+            return {
+                "version": STATE_VERSION,
+                "backend": {"name": self._engine.name, "version": self._engine.version},
+                "frame": {"shape": shape, "dtype": dtype, "device": str(device)},
+                **self._engine.state_dict(),
+            }
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -226,12 +253,17 @@ class Stream:
 
         Raises:
             ValueError: for a state of another version, backend or network.
+            RuntimeError: while the stream is used elsewhere.
         """
+        with self._alone:
+            self._load(state_dict)
+
+    def _load(self, state_dict: dict[str, Any]) -> None:
         version = state_dict.get("version")
         if version != STATE_VERSION:
             raise ValueError(f"a stream state of version {version!r}; this is version 1")
         if state_dict["frame"] is None:
-            self.reset()
+            self._reset(None)
             return
         made_by = state_dict.get("backend", {"name": "eager", "version": 1})
         names = [kind.name for kind in self._candidates]
@@ -251,7 +283,7 @@ class Stream:
         like = torch.zeros(saved["shape"], dtype=saved["dtype"], device=device)
         engine = kind.make(self.net, like, self.schedule, **self._options)
         engine.load_state_dict(state_dict)
-        past = self.report()
+        past = self._report()
         try:
             past + engine.report()
         except ValueError:

@@ -21,6 +21,7 @@ FLOORS = {
     "context": 3,
     "convert": 3,
     "report": 3,
+    "one_at_a_time": 3,
     "plan": 4,
     "backends": 5,
     "stream": 6,

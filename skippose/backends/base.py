@@ -37,7 +37,7 @@ def imposed_mask(
     if cells is None or isinstance(cells, Mapping):
         return None if cells is None else cells.get(key)
     at = [
-        ((torch.arange(n) + 0.5) * size / n).long()
+        (2 * torch.arange(n, dtype=torch.long, device=cells.device) + 1) * size // (2 * n)
         for n, size in zip(grid, cells.shape, strict=True)
     ]
     return cells[at[0][:, None], at[1]].expand(slots, *grid)

@@ -79,7 +79,8 @@ class Gate(nn.Module):
 
     def for_layer(self, conv: nn.Conv2d) -> Gate:
         """A gate for one convolution, with this one's settings."""
-        return copy.deepcopy(self)
+        # A template is on the CPU, where it was made.
+        return copy.deepcopy(self).to(conv.weight.device)
 
     def block_on(self, out_size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of a block on a map of ``out_size`` for a frame of ``frame_size``."""

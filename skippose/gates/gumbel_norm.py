@@ -71,7 +71,8 @@ class GumbelNormGate(Sampled, InputNormGate):
         if not value > 0:
             raise ValueError(f"eps must be positive to be learned, got {value!r}")
         if "log_eps" not in self._parameters:
-            self.log_eps = nn.Parameter(torch.tensor(math.log(value)))
+            start = torch.tensor(math.log(value), dtype=torch.float32, device="cpu")
+            self.log_eps = nn.Parameter(start)
         with torch.no_grad():  # an optimizer may have it already
             self.log_eps.fill_(math.log(value))
 

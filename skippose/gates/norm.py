@@ -61,7 +61,7 @@ class NormGate(Gate):
         self.normalize = normalize
         self.train_gates = train_gates
         # The layer's magnitude from calibration; 0 means that the stream's own is used.
-        self.register_buffer("magnitude", torch.zeros(()))
+        self.register_buffer("magnitude", torch.zeros((), dtype=torch.float32, device="cpu"))
 
     @property
     def always_open(self) -> bool:

@@ -38,7 +38,10 @@ def skip_conv_clip(
     batch, frames = x.shape[:2]
     size = layer.out_size(x)
     exact = accumulation_dtype(x.dtype)
-    dense = torch.zeros(batch, frames, dtype=torch.bool) if dense is None else dense.clone()
+    if dense is None:
+        dense = torch.zeros(batch, frames, dtype=torch.bool, device="cpu")
+    else:
+        dense = dense.clone()
     if state is None:
         dense[:, 0] = True
     full = dense.to(x.device)[:, :, None, None, None]
@@ -240,7 +243,9 @@ class _InputSinceHeld(_Scores):
         if len(parts) == 1:
             return parts[0]
         place = torch.zeros(len(self.x) + 1, dtype=torch.int64, device=now.device)
-        place[live] = torch.arange(len(live), device=now.device)  # -1 is the last one
+        place[live] = torch.arange(
+            len(live), dtype=torch.int64, device=now.device
+        )  # -1 is the last one
         return torch.stack(parts).gather(0, place[self.held_at][None])[0]
 
     def pairs(self, now: Tensor, frames: list[int]) -> Tensor:

@@ -44,8 +44,13 @@ def capture(net: nn.Module, frame: Tensor) -> Plan:
     signature = _signature(net)
     key = (signature, tuple(frame.shape[1:]), frame.dtype, frame.device)
     with _lock:
-        plans = {k: plan for k, plan in _cache.get(net, {}).items() if k[0] == signature}
-        plan = plans.pop(key, None) or _capture(net, frame)
+        plan = _cache.get(net, {}).get(key)
+    if plan is None:
+        # Outside of the lock: this runs code of the network's own, which may capture another one.
+        plan = _capture(net, frame)
+    with _lock:
+        plans = {k: kept for k, kept in _cache.get(net, {}).items() if k[0] == signature}
+        plan = plans.pop(key, plan)  # another thread may have been first
         plans[key] = plan  # the last one used is the last one to go
         _cache[net] = dict(list(plans.items())[-KEPT:])
         return plan

@@ -183,7 +183,8 @@ class VideoPose:
         self.meta: dict[str, Any] = dataset_meta_from_config(deepcopy(self.config), "test") or {}
         self._options: dict[str, Any] = dict(cut=cut, refresh_every=refresh_every)
         # One frame now, which says what is wrong with the network or the backend.
-        frame = torch.zeros(1, 3, *self.input_size[::-1], device=device)
+        size = (1, 3, *self.input_size[::-1])
+        frame = torch.zeros(size, dtype=torch.float32, device=device)
         for name in [backend] if backend else BACKENDS_WITH_MASKS if masks else ["auto"]:
             self._options["backend"] = name
             stream = self._stream()

@@ -22,6 +22,7 @@ from skippose.backends.base import (
     kind_of,
     not_finite,
 )
+from skippose.backends.native import memory
 from skippose.backends.native.interface import Floats, Ints
 from skippose.backends.native.library import BufferKind, SkpConv, Slot, Status, best, has, load
 from skippose.backends.native.lower import LoweredPlan
@@ -74,7 +75,8 @@ class NativeEngine(Engine):
         self.plan: Plan = capture(net, frame)
         self.slots = frame.shape[0]
         lowered = LoweredPlan(self.plan)
-        self._library, self._age = load()[0], torch.zeros(self.slots, dtype=torch.long)
+        self._library = load()[0]
+        self._age = torch.zeros(self.slots, dtype=torch.long, device="cpu")
         self._handle = self._library.skp_new(
             self.slots, int(isa), int(precision == "bfloat16"), threads
         )
@@ -108,27 +110,27 @@ class NativeEngine(Engine):
             raise MemoryError("no memory for the network's maps")
         count = len(self._convs)
         # A view of the library's own counters: (convolutions, S, 2).
-        memory = library.skp_counts(self._handle)
-        array = (ctypes.c_int64 * (count * self.slots * 2)).from_address(
-            ctypes.addressof(memory.contents)
-        )
-        self._counts = torch.frombuffer(array, dtype=torch.int64).view(count, self.slots, 2)
-        self._outputs = torch.tensor([c.oh * c.ow for c in self._convs], dtype=torch.float64)
-        self._sums = torch.zeros(count, 2, dtype=torch.float64)
+        counts = ctypes.addressof(library.skp_counts(self._handle).contents)
+        self._counts = memory.view(counts, torch.int64, count, self.slots, 2)
+        outputs = [c.oh * c.ow for c in self._convs]
+        self._outputs = torch.tensor(outputs, dtype=torch.float64, device="cpu")
+        self._sums = torch.zeros(count, 2, dtype=torch.float64, device="cpu")
         self._frames = self._first_frames = 0
-        wanted = sorted(set(plan.outputs))
-        self._wanted = wanted
-        self._wanted_ids = (ctypes.c_int32 * len(wanted))(*wanted)
+        self._wanted = {v: self._shape(v) for v in sorted(set(plan.outputs))}
+        self._wanted_ids = (ctypes.c_int32 * len(self._wanted))(*self._wanted)
+
+    def _shape(self, value: int) -> tuple[int, int, int, int]:
+        """(S, C, H, W) of a value."""
+        v = self.plan.values[value]
+        return self.slots, v.channels, v.height, v.width
 
     # -- frames ----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def step(self, frame: Tensor) -> Any:
-        made = {}
-        for v in self._wanted:  # ordinary tensors: the caller may write to them
-            value = self.plan.values[v]
-            made[v] = torch.empty(self.slots, value.channels, value.height, value.width)
-        self._run(frame.contiguous(), made)
+        # Ordinary tensors: the caller may write to them.
+        made = {v: memory.empty(*shape) for v, shape in self._wanted.items()}
+        self._run(memory.readable(frame, torch.float32), made)
         outputs = [self.plan.values[v].as_output(made[v]) for v in self.plan.outputs]
         return pytree.tree_unflatten(outputs, self.plan.tree)
 
@@ -137,12 +139,12 @@ class NativeEngine(Engine):
         due, first = self.schedule.due(self._age), self._age == 0
         dense = (ctypes.c_uint8 * self.slots)(*due.tolist())
         pointers = (Floats * len(made))(
-            *(ctypes.cast(made[v].data_ptr(), Floats) for v in self._wanted)
+            *(memory.address(made[v], torch.float32, s) for v, s in self._wanted.items())
         )
         cut = -1.0 if self.schedule.cut is None else self.schedule.cut
         status = self._library.skp_run(
             self._handle,
-            ctypes.cast(frame.data_ptr(), Floats),
+            memory.address(frame, torch.float32, self._shape(0)),
             dense,
             cut,
             len(made),
@@ -167,7 +169,8 @@ class NativeEngine(Engine):
         self._frames += int(counted.sum())
         self._first_frames += int(first.sum())
         if self.schedule.cut is not None:
-            self._age[torch.tensor([flag == Slot.cut for flag in dense])] = 0
+            cut_now = [flag == Slot.cut for flag in dense]
+            self._age[torch.tensor(cut_now, dtype=torch.bool, device="cpu")] = 0
         self._age += 1
 
     @torch.inference_mode()
@@ -176,14 +179,20 @@ class NativeEngine(Engine):
 
     @torch.inference_mode()
     def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
+        # All of them are found good before the first one is taken.
+        masks: list[Tensor] = []
+        pointers: list[Any] = []
         for i, conv in enumerate(self._convs):
             grid = (-(-conv.oh // conv.block_h), -(-conv.ow // conv.block_w))
             key = self.ops[i].key if i in self.ops else None
             mask = imposed_mask(cells, key, self.slots, grid)
-            if mask is not None:
-                mask = mask.to(torch.uint8).contiguous()
-            pointer = None if mask is None else mask.data_ptr()
-            self._library.skp_set_mask(self._handle, i, pointer)
+            if mask is None:
+                pointers.append(None)
+                continue
+            masks.append(memory.readable(mask, torch.uint8))
+            pointers.append(memory.address(masks[-1], torch.uint8, (self.slots, *grid)))
+        for i, pointer in enumerate(pointers):
+            self._library.skp_set_mask(self._handle, i, pointer)  # which copies it
 
     @torch.inference_mode()
     def masks(self) -> dict[Any, Tensor]:
@@ -197,8 +206,8 @@ class NativeEngine(Engine):
                 rows[op.cost] = replace(
                     rows[op.cost], density_sum=computed, gate_density_sum=looked
                 )
-        memory = StateMemory(self.state_bytes, self._conv_bytes())
-        return Report(tuple(rows), self._frames, self._first_frames, memory)
+        taken = StateMemory(self.state_bytes, self._conv_bytes())
+        return Report(tuple(rows), self._frames, self._first_frames, taken)
 
     # -- what is inside --------------------------------------------------------------------------
 
@@ -254,7 +263,8 @@ class NativeEngine(Engine):
         for i, op in self.ops.items():
             kept = {k.name: b.clone() for k in _KEPT if (b := self._buffer(i, k)) is not None}
             # Of which layer: its outputs, as every engine's state has them.
-            layers[str(op.key)] = {**kept, "memory": kept.pop("z", torch.empty(0))}
+            nothing = torch.empty(0, dtype=torch.uint8, device="cpu")
+            layers[str(op.key)] = {**kept, "memory": kept.pop("z", nothing)}
             layers[str(op.key)]["z"] = self.map(op.output).clone()
         frame = _memory(self._library.skp_last_frame(self._handle))
         assert frame is not None
@@ -296,5 +306,4 @@ def _memory(buffer: Any) -> Tensor | None:
     """A view of a buffer's bytes."""
     if not buffer.data or not buffer.bytes:
         return None
-    array = (ctypes.c_uint8 * buffer.bytes).from_address(buffer.data)
-    return torch.frombuffer(array, dtype=torch.uint8)
+    return memory.view(buffer.data, torch.uint8, buffer.bytes)

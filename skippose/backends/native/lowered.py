@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from skippose.backends.native import memory
 from skippose.backends.native.interface import INTERFACE, Floats
 from skippose.backends.native.library import ActivationKind
 from skippose.plan.activation import Activation
@@ -61,11 +61,5 @@ class Lowered:
 
     def _pointer(self, tensor: Tensor, kind: Any, shape: tuple[int, ...]) -> Any:
         dtype = torch.float32 if kind is Floats else torch.int32
-        array = tensor.detach().to("cpu", dtype).contiguous()
-        if array.numel() != prod(shape):
-            raise ValueError(
-                f"the native engine takes {prod(shape)} values here, got a tensor of "
-                f"{tuple(tensor.shape)}"
-            )
-        self._arrays.append(array)  # kept alive with the structure
-        return ctypes.cast(array.data_ptr(), kind)
+        self._arrays.append(memory.readable(tensor, dtype))  # kept alive with the structure
+        return memory.address(self._arrays[-1], dtype, shape)

@@ -66,7 +66,7 @@ class ConvNode(Node):
         self.alike = self.columns is not None and torch.equal(self.columns.flat, self.patches.flat)
         self.writes = t.blocks(out, self.block, beyond=1)
         self.blocks = self.writes.count
-        self.every = torch.arange(t.slots, device=plan.device)
+        self.every = torch.arange(t.slots, dtype=torch.long, device=plan.device)
         # (S·Hb·Wb, bh, bw): outputs that exist; None if all do.
         last = t.slots * out.height * out.width
         valid = (self.writes.rows <= last).unflatten(1, self.block)
@@ -104,7 +104,7 @@ class ConvNode(Node):
     @property
     def opened(self) -> Tensor:
         """(S, Hb, Wb) bool, new memory: blocks that opened when it last ran."""
-        mask = torch.zeros((self.slots, *self.grid), dtype=torch.bool)
+        mask = torch.zeros((self.slots, *self.grid), dtype=torch.bool, device="cpu")
         if self._where is not None:
             mask.view(-1)[self._where] = True
         if self._begun is not None:
@@ -249,7 +249,8 @@ class ConvNode(Node):
 
     def _cut(self, where: Tensor, y: Tensor | None, now: Frame) -> tuple[Tensor, Tensor | None]:
         """Slots in which too much is open begin anew."""
-        cut = torch.tensor([share > (now.cut or 0) for share in self._shares(where)])
+        above = [share > (now.cut or 0) for share in self._shares(where)]
+        cut = torch.tensor(above, dtype=torch.bool, device="cpu")
         if not bool(cut.any()):
             return where, y
         now.due |= cut
@@ -267,7 +268,7 @@ class ConvNode(Node):
         outputs = self.size[0] * self.size[1]
         if self.slots == 1:
             return [float(self.sizes.index_select(0, where).sum()) / outputs]
-        sums = torch.zeros(self.slots, dtype=torch.float64)
+        sums = torch.zeros(self.slots, dtype=torch.float64, device="cpu")
         sums.index_add_(0, where // self.cells, self.sizes[where % self.cells])
         return sums.div_(outputs).tolist()
 

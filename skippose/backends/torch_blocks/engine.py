@@ -92,7 +92,7 @@ class TorchEngine(Engine):
         self.net, self.schedule = net, schedule
         self.plan: Plan = capture(net, frame)
         self.slots = frame.shape[0]
-        self._age = torch.zeros(self.slots, dtype=torch.long)
+        self._age = torch.zeros(self.slots, dtype=torch.long, device="cpu")
         self._broken = self._imposed = self._released = False
         self._frames = self._first_frames = 0
         self._build()
@@ -163,7 +163,7 @@ class TorchEngine(Engine):
     def _read(self, frame: Tensor, due: Tensor) -> None:
         """The frame into its map; slots that are due count as changed everywhere."""
         start, image = self.maps[0], frame.permute(0, 2, 3, 1)
-        start.write(torch.arange(self.slots), image)
+        start.write(torch.arange(self.slots, dtype=torch.long, device="cpu"), image)
         start.live = start.live or bool(due.any())
 
     @torch.inference_mode()

@@ -112,7 +112,7 @@ class BlockGate:
         if node.valid is not None:
             changed = changed * node.valid.index_select(0, where)
         outputs = changed.sum((1, 2), dtype=torch.float64) / (node.size[0] * node.size[1])
-        sums = torch.zeros(node.slots, dtype=torch.float64)
+        sums = torch.zeros(node.slots, dtype=torch.float64, device="cpu")
         sums.index_add_(0, where // node.cells, outputs)
         return where[changed.amax((1, 2)) > 0], sums.tolist()
 
@@ -133,7 +133,8 @@ class BlockGate:
             self.scale[slots] = measured
         if self.held is None and self.linear is None:
             return
-        blocks = (slots[:, None] * node.cells + torch.arange(node.cells)).flatten()
+        cells = torch.arange(node.cells, dtype=torch.long, device="cpu")
+        blocks = (slots[:, None] * node.cells + cells).flatten()
         if self.held is not None:
             held = node.x.data.index_select(0, node.patches.of(blocks))
             _keep(self.held, blocks, held.view(blocks.shape[0], -1))

@@ -272,12 +272,12 @@ class Tables:
             ids = make(self._ids(value.height, value.width))
             one = ids.reshape(-1, ids.shape[-1]).long() - 1
             pixels = value.height * value.width
-            start = torch.arange(self.slots)[:, None, None] * pixels
+            start = torch.arange(self.slots, dtype=torch.long, device="cpu")[:, None, None] * pixels
             rows = torch.where(one < 0, self.slots * pixels + beyond, one + start)
             self._made[key] = Windows(rows.flatten(0, 1).contiguous().to(self.device))
         return self._made[key]
 
     @staticmethod
     def _ids(height: int, width: int) -> Tensor:
-        ids = torch.arange(1, height * width + 1, dtype=torch.float64)
+        ids = torch.arange(1, height * width + 1, dtype=torch.float64, device="cpu")
         return ids.view(1, 1, height, width)

@@ -72,7 +72,7 @@ class LocalNode(Node):
             else None
             for m, factor in zip(self.inputs, factors, strict=True)
         ]
-        self.slots = torch.arange(t.slots, device=plan.device)
+        self.slots = torch.arange(t.slots, dtype=torch.long, device=plan.device)
 
     def run(self, now: Frame, decides: bool = False) -> None:
         """Recomputes tiles with a changed input."""
@@ -85,7 +85,10 @@ class LocalNode(Node):
         elif any(self.inputs[i].whole for i in live):
             return self._whole()
         touched = [self.reads[i].touched(self.inputs[i].dirty) for i in live]
-        mask = touched[0] if live else torch.zeros(self.writes.count, dtype=torch.bool)
+        if live:
+            mask = touched[0]
+        else:
+            mask = torch.zeros(self.writes.count, dtype=torch.bool, device="cpu")
         for more in touched[1:]:
             mask |= more
         if now.any_due:
@@ -117,7 +120,7 @@ class DenseNode(Node):
     def __init__(self, op: Op, plan: Plan, maps: Maps, slots: int) -> None:
         self.op, self.out = op, plan.values[op.output]
         self.inputs, self.output = [maps[v] for v in op.inputs], maps[op.output]
-        self.slots = torch.arange(slots, device=plan.device)
+        self.slots = torch.arange(slots, dtype=torch.long, device=plan.device)
 
     def run(self, now: Frame, decides: bool = False) -> None:
         """Recomputes the map."""

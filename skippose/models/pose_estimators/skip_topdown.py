@@ -180,7 +180,7 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             raise ValueError(
                 "no frame of the batch is labelled; a training clip needs at least one"
             )
-        rows = torch.tensor([row for row, _ in labelled], device=inputs.device)
+        rows = torch.tensor([row for row, _ in labelled], dtype=torch.long, device=inputs.device)
         losses = _decoder_of(self.head).loss(
             _select(outputs, rows), [s for _, s in labelled], train_cfg=self.train_cfg
         )
@@ -226,7 +226,9 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             labelled = [t for t, s in enumerate(clip) if s.metainfo.get("labelled", True)]
             if not labelled:
                 continue
-            rows = torch.tensor([b * images.shape[1] + t for t in labelled], device=inputs.device)
+            rows = torch.tensor(
+                [b * images.shape[1] + t for t in labelled], dtype=torch.long, device=inputs.device
+            )
             seen = _select(outputs, rows)
             feats = seen if flipped is None else [seen, _select(flipped, rows)]
             samples = [clip[t] for t in labelled]

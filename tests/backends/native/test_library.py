@@ -155,8 +155,8 @@ def test_every_activation_and_kind_has_its_code_in_cpp():
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"scale": torch.ones(4)}, "takes 3 values here, got a tensor of (4,)"),
-        ({"first_y": torch.zeros(2, 2)}, "takes 5 values here, got a tensor of (2, 2)"),
+        ({"scale": torch.ones(4)}, r"takes 3 contiguous .*float32.* got a tensor \(4,\)"),
+        ({"first_y": torch.zeros(2, 2)}, r"takes 5 contiguous .*int32.* got a tensor \(2, 2\)"),
     ],
 )
 def test_an_array_is_as_long_as_the_library_reads(fields, error):
@@ -166,5 +166,5 @@ def test_an_array_is_as_long_as_the_library_reads(fields, error):
     assert made.struct.first_y[:5] == [0, 1, 2, 3, 4]
     assert list(made.struct.src) == [4, 2, 0, 0, 0, 0, 0, 0] and made.struct.kh == 7
     assert not made.struct.shift
-    with pytest.raises(ValueError, match=re.escape(error)):
+    with pytest.raises(ValueError, match=error):
         made.write(**fields)
