@@ -227,10 +227,11 @@ def test_a_stream_inside_clips_is_independent():
     net = small_net(GATES["input"])
     x = video(4)
     expected, _ = run_clips(net, x, 4)
-    with skippose.clips(4) as run:
+    with skippose.clips(4) as run, torch.no_grad():
         stream = Stream(net)
         steps = torch.cat([stream(frame[None]) for frame in x])
         assert not run.records
+        assert torch.equal(net(x), expected)
     torch.testing.assert_close(steps, expected)
 
 
@@ -457,8 +458,10 @@ def test_state_is_kept_on_request_only():
     _, run = run_clips(net, video(4), 4)
     with pytest.raises(ValueError, match="keep_state=True"):
         run.state  # noqa: B018 - the property raises
-    with skippose.clips(4, keep_state=True) as run, pytest.raises(ValueError, match="run the net"):
-        run.state  # noqa: B018
+    with skippose.clips(4, keep_state=True) as run:
+        with pytest.raises(ValueError, match="run the net"):
+            run.state  # noqa: B018
+        net(video(4))
 
 
 def test_a_pass_does_not_change_the_state_that_it_was_given():
@@ -515,9 +518,14 @@ def test_gate_loss_counts_every_call_and_only_gated_layers():
     assert run.gate_loss().item() == pytest.approx(share)
 
 
-def test_gate_loss_without_gates_or_second_frames_is_zero():
+def test_gate_loss_without_gates_is_an_error():
+    """It is the share of gated layers, and a network that was to have some would train without."""
     _, run = run_clips(small_net(None), video(4), 4)
-    assert run.gate_loss().item() == 0
+    with pytest.raises(RuntimeError, match=r"no gated layer ran.*skippose\.convert, or leave"):
+        run.gate_loss()
+
+
+def test_gate_loss_without_second_frames_is_zero():
     _, run = run_clips(small_net(GATES["input"]), video(4), 1)
     assert run.gate_loss().item() == 0
     _, run = run_clips(small_net(GATES["input"]), video(4), 2, lengths=[1, 1])

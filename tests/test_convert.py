@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import skippose
 from skippose import GumbelGate, InputNormGate, OutputNormGate, SkipConv2d
-from skippose.convert import name_layers
+from skippose.convert import introduce
 from skippose.layers import ClipConsistent
 
 torch.set_num_threads(1)
@@ -399,7 +399,7 @@ def test_errors_at_run_time_name_the_layer():
     with skippose.clips(2), pytest.raises(ValueError, match="'stem'.*batch of 3"):
         net(torch.rand(3, 3, 9, 9))
     outer = nn.Sequential(net)
-    name_layers(outer)
+    introduce(outer)
     with skippose.clips(2), pytest.raises(ValueError, match=r"'0\.stem'"):
         outer(torch.rand(3, 3, 9, 9))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from skippose.gates import OutputNormGate
-from skippose.layers import SkipConv2d
+from skippose.layers import SkipConv2d, module_names
 from skippose.ops import Convolution
 from skippose.ops.geometry import accumulation_dtype
 from skippose.plan.basic_ops import HANDLERS
@@ -33,7 +33,7 @@ class Recorder(TorchDispatchMode):
         self.ids: dict[int, int] = {}
         self.costs: list[LayerCost] = []
         self.decider: Key | None = None
-        self._names = {module: name for name, module in net.named_modules()}
+        self._names = module_names(net)
         self._owners = {
             id(p): name for name, m in self._names_of_weights() for p in m.parameters(recurse=False)
         }

@@ -270,6 +270,7 @@ def test_no_pass_is_active_outside():
     assert active_pass() is None
     with skippose.clips(2) as run:
         assert active_pass() is run
+        pair()[1](torch.randn(2, 4, 9, 8))
     assert active_pass() is None
 
 
