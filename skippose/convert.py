@@ -120,8 +120,8 @@ def convert_(
     for module in net.modules():
         if (inner := original(module)) is not module and inner in replaced:
             raise ValueError(
-                f"layer {names[inner]!r} was compiled by itself, and would be called as it is: "
-                "convert the network first, and compile it then"
+                f"layer {names[inner]!r} ({type(inner).__name__}) was compiled by itself, and "
+                "would be called as it is: convert the network first, and compile it then"
             )
     # Nothing can fail from here on.
     for layer, bound in regated:
@@ -175,6 +175,7 @@ def introduce(net: nn.Module) -> None:
             module.name = name
         elif isinstance(module, COUNTED) and count_macs not in module._forward_hooks.values():
             module.register_forward_hook(count_macs, with_kwargs=True)
-    # A layer by itself is known when it runs.
-    if not isinstance(net, SkipConv2d) and tell_pass not in net._forward_hooks.values():
+    # A layer by itself is known when it runs, and a program takes no hooks.
+    knows = isinstance(net, SkipConv2d | torch.jit.ScriptModule)
+    if not knows and tell_pass not in net._forward_hooks.values():
         net.register_forward_hook(tell_pass)
