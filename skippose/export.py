@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skippose.backends.torch_maps.step import PlanStep, State
-from skippose.layers.network import original, require_gated
+from skippose.layers.network import require_gated
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
 
@@ -63,7 +63,6 @@ def export_step(
         found = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
         raise ValueError(f"an example frame is a tensor (S, C, H, W), got {found}")
     require_gated(net)
-    net = original(net)
     if any(module.training for module in net.modules()):
         raise RuntimeError("the network is in training mode; call net.eval() before exporting")
     if not can_export():

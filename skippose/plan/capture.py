@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from skippose.frames_pass import tell_pass
 from skippose.layers import count_macs, gated_layers, gated_pass
 from skippose.layers.active import watching_threads
-from skippose.layers.network import check_ran
+from skippose.layers.network import check_ran, original
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.plan.errors import CaptureError
 from skippose.plan.fuse import fuse
@@ -45,6 +45,7 @@ def capture(net: nn.Module, frame: Tensor) -> Plan:
         ValueError: if none of the network's gated layers runs, see
             :func:`skippose.layers.network.check_ran`.
     """
+    net = original(net)
     _check(net, frame)
     signature = _signature(net)
     key = (signature, tuple(frame.shape[1:]), frame.dtype, frame.device)

@@ -15,7 +15,7 @@ import skippose
 from skippose import InputNormGate, SkipConv2d
 from skippose.backends.base import BACKENDS
 from skippose.export import can_export
-from skippose.layers import gated_layers, module_names
+from skippose.layers import gated_layers, gated_pass, module_names
 from skippose.plan.errors import CaptureError
 
 torch.set_num_threads(1)
@@ -220,6 +220,14 @@ def test_a_network_that_runs_in_another_thread_is_named():
         in_another_thread(net)
 
 
+def test_what_runs_densely_on_purpose_in_the_own_thread_is_not_from_another():
+    net = gated()
+    refused = pytest.raises(RuntimeError, match="no layer ran")
+    with refused as caught, skippose.clips(4), gated_pass(None):
+        net(FRAMES)
+    assert "In other threads" not in str(caught.value)
+
+
 def test_replicas_of_which_only_what_follows_runs_here_are_named():
     """A counted layer ran in the pass, and nobody knows of which network."""
     net, after = gated(), skippose.convert(nn.Sequential(nn.Conv2d(3, 2, 1)), None)
@@ -376,32 +384,26 @@ def test_another_computation_under_a_gate_is_refused(opened):
 # -- names ----------------------------------------------------------------------------------------
 
 
-class Wrapped(nn.Module):
-    """As ``torch.compile`` wraps a module."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self._orig_mod = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._orig_mod(x)
+def compiled(net: nn.Module) -> nn.Module:
+    return torch.compile(net, backend="eager")
 
 
 def test_names_are_those_without_the_wrapper_of_what_is_compiled():
     net = gated()
     plain = list(module_names(net).values())
-    net.second = Wrapped(net.second)
-    found = module_names(Wrapped(net))
+    net.second = compiled(net.second)
+    found = module_names(compiled(net))
     assert list(dict.fromkeys(found.values())) == plain
-    assert list(gated_layers(Wrapped(net))) == ["first", "second"]
+    assert list(gated_layers(compiled(net))) == ["first", "second"]
     assert found[net.second] == found[net.second._orig_mod] == "second"
 
 
 @pytest.mark.parametrize("backend", ["eager", "torch", "native"])
 def test_reports_and_saved_streams_have_the_names_of_the_network_inside(backend):
     net, inside = gated(), gated()
-    inside.second = Wrapped(inside.second)
-    streams = [skippose.Stream(n, backend=backend) for n in (net, Wrapped(inside))]
+    inside.second = compiled(inside.second)
+    outside = compiled(inside)
+    streams = [skippose.Stream(n, backend=backend) for n in (net, outside)]
     for stream in streams:
         stream(FRAMES[:1])
     names = [[layer.name for layer in stream.report().layers] for stream in streams]
@@ -410,8 +412,16 @@ def test_reports_and_saved_streams_have_the_names_of_the_network_inside(backend)
     again.load_state_dict(streams[1].state_dict())
     assert torch.equal(again(FRAMES[1:2]), streams[0](FRAMES[1:2]))
     with torch.no_grad(), skippose.clips(4) as run:
-        Wrapped(inside)(FRAMES)
-    assert list(run.report(Wrapped(inside)).densities) == ["first", "second"]
+        outside(FRAMES)
+    assert list(run.report(outside).densities) == ["first", "second"]
+
+
+@pytest.mark.parametrize("opened", ["export_step", *BACKENDS])
+def test_streams_run_the_network_and_not_what_it_was_compiled_to(opened):
+    def never(graph, inputs):
+        raise AssertionError("compiled")
+
+    OPENED[opened](torch.compile(gated(), backend=never))
 
 
 def test_a_skip_convolution_is_a_network_of_its_own():
