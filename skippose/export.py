@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from skippose.backends.base import gated_layers
 from skippose.backends.torch_maps.step import PlanStep, State
+from skippose.layers.network import require_gated
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
 
@@ -54,17 +54,15 @@ def export_step(
         refresh_every: likewise.
 
     Raises:
-        ValueError: for an example of another shape, a network without gated layers, or one that
-            cannot be captured (a :class:`skippose.plan.capture.CaptureError`, which names what).
+        ValueError: for an example of another shape, a network without gated layers or that runs
+            none of them, or one that cannot be captured (a
+            :class:`skippose.plan.capture.CaptureError`, which names what).
         RuntimeError: if the network is in training mode, or torch is too old to export it.
     """
     if not isinstance(example, Tensor) or example.dim() != 4:
         found = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
         raise ValueError(f"an example frame is a tensor (S, C, H, W), got {found}")
-    if not gated_layers(net):
-        raise ValueError(
-            f"{type(net).__name__} has no gated convolution; make it one with skippose.convert"
-        )
+    require_gated(net)
     if any(module.training for module in net.modules()):
         raise RuntimeError("the network is in training mode; call net.eval() before exporting")
     if not can_export():

@@ -14,11 +14,11 @@ from skippose.backends.base import (
     BACKENDS,
     Engine,
     engines,
-    gated_layers,
     not_finite,
     unavailable,
 )
 from skippose.layers import SkipConv2d, active_pass
+from skippose.layers.network import original, require_gated
 from skippose.one_at_a_time import OneAtATime
 from skippose.ops.schedule import Schedule
 from skippose.plan.errors import BackendError, CaptureError
@@ -44,7 +44,8 @@ class Stream:
     :func:`skippose.plan.capture.capture`.
 
     Args:
-        net: a network with :class:`SkipConv2d` layers, in evaluation mode.
+        net: a network with :class:`SkipConv2d` layers, in evaluation mode. Of one that
+            ``torch.compile`` wrapped, the network inside is run.
         backend: ``'native'``: the network is captured once and run by compiled kernels on a CPU,
             in float32 or bfloat16; ``'torch'``: captured too, in plain torch. Both touch only the
             blocks that changed. ``'eager'``: the network's own modules, each in its step form: any
@@ -81,11 +82,8 @@ class Stream:
                     "threads"
                 ) from None
             raise
-        if not gated_layers(net):
-            raise ValueError(
-                f"{type(net).__name__} has no gated convolution; make it one with skippose.convert"
-            )
-        self.net = net
+        require_gated(net)
+        self.net = net = original(net)
         self.schedule = Schedule(refresh_every, cut)
         self._skipping = [m for m in net.modules() if isinstance(m, SkipConv2d)]
         self._auto = backend == "auto"
@@ -113,7 +111,8 @@ class Stream:
 
         Raises:
             ValueError: for a frame unlike those before, or one with NaN or Inf; with the first
-                frame, for a network that the chosen backend cannot run.
+                frame, for a network that the chosen backend cannot run, or none of whose gated
+                layers runs (where some do not, they are named in a warning).
             RuntimeError: if the network is in training mode, or calls its layers differently from
                 frame to frame; and if another thread, or the network itself, is using the stream.
         """

@@ -10,6 +10,7 @@ TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 OLD_TORCH = {
     "not implemented for 'Half'": "this torch has no half-precision convolution for the CPU",
     "UserDefinedObjectVariable(ContextVar)": "this torch.export cannot trace a context variable",
+    "Dynamo is not supported on Python": "this torch.compile is for older Pythons",
 }
 
 

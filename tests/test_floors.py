@@ -149,6 +149,11 @@ for statement in ("skippose.VideoPose", "from skippose import VideoPose"):
 assert not hasattr(skippose, "nothing")
 loaded = BLOCKED & {name.partition(".")[0] for name in sys.modules}
 assert not loaded, loaded
+import torch
+net = skippose.convert(torch.nn.Conv2d(3, 2, 1), skippose.InputNormGate(0.1))
+with skippose.clips(2):
+    net(torch.rand(2, 3, 4, 4))
+assert "torch._dynamo" not in sys.modules, "the compiler takes longer to import than all else"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

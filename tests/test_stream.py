@@ -467,13 +467,15 @@ def test_the_state_of_a_rectified_gate_is_that_of_another(rectify):
     refused(*nets, "'(stem|conv)'.*rectify")
 
 
-def test_a_gated_layer_that_is_never_called_has_no_state():
+def test_a_gated_layer_that_is_never_called_has_no_state(monkeypatch):
+    monkeypatch.setattr("skippose.layers.network._said", set())
     net = Residual()
     net.auxiliary = nn.Conv2d(4, 2, 1)  # for training
     net = skippose.convert(net, GATES["input"]).to(KIND["dtype"]).eval()
     video = make_video(5)
     stream = Stream(net)
-    play(stream, video[:3])
+    with pytest.warns(UserWarning, match="1 of the 5 gated layers.*'auxiliary'.*right where"):
+        play(stream, video[:3])
     other = moved(stream, net)
     assert torch.equal(play(other, video[3:]), play(stream, video[3:]))
     refused(net, make_net("input"), "gated layer 'auxiliary'.*no such")

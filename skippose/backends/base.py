@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from skippose.layers import SkipConv2d
+from skippose.layers import SkipConv2d, gated_layers, module_names
 from skippose.ops.schedule import Schedule
 from skippose.report import Report
 
@@ -195,15 +195,6 @@ def kind_of(layer: SkipConv2d) -> dict[str, object]:
     )
 
 
-def gated_layers(net: nn.Module) -> dict[str, SkipConv2d]:
-    """The layers with gates, by name."""
-    return {
-        name: module
-        for name, module in net.named_modules()
-        if isinstance(module, SkipConv2d) and module.gate is not None
-    }
-
-
 def check_layers(net: nn.Module, state: dict[str, Any], calls: set[str] | None = None) -> None:
     """Whether saved layers are those of this network.
 
@@ -216,10 +207,10 @@ def check_layers(net: nn.Module, state: dict[str, Any], calls: set[str] | None =
     Raises:
         ValueError: naming the first layer that differs.
     """
-    modules, gated = dict(net.named_modules()), gated_layers(net)
+    names, gated = set(module_names(net).values()), gated_layers(net)
     for key, tensors in state["layers"].items():
         name = key.rpartition("#")[0]
-        if name not in modules:
+        if name not in names:
             raise ValueError(f"the state has a layer {name!r} that the network lacks")
         if name not in gated:
             raise ValueError(f"the state has gated layer {key!r}; the network's has no gate")

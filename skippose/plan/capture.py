@@ -10,7 +10,10 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from skippose.layers import count_macs, gated_pass
+from skippose.frames_pass import tell_pass
+from skippose.layers import count_macs, gated_layers, gated_pass
+from skippose.layers.active import watching_threads
+from skippose.layers.network import check_ran, original
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.plan.errors import CaptureError
 from skippose.plan.fuse import fuse
@@ -39,7 +42,10 @@ def capture(net: nn.Module, frame: Tensor) -> Plan:
 
     Raises:
         CaptureError: for what has no place in a plan, named.
+        ValueError: if none of the network's gated layers runs, see
+            :func:`skippose.layers.network.check_ran`.
     """
+    net = original(net)
     _check(net, frame)
     signature = _signature(net)
     key = (signature, tuple(frame.shape[1:]), frame.dtype, frame.device)
@@ -85,19 +91,22 @@ def _check(net: nn.Module, frame: Tensor) -> None:
     if autocasts(frame):
         raise CaptureError("autocast is on, and captured networks compute in one precision")
     for name, module in net.named_modules():
-        hooks = [h for h in module._forward_hooks.values() if h is not count_macs]
+        hooks = [h for h in module._forward_hooks.values() if h not in (count_macs, tell_pass)]
         if hooks or module._forward_pre_hooks:
             raise CaptureError(f"module {name!r} has forward hooks, which a plan would not call")
 
 
 def _capture(net: nn.Module, frame: Tensor) -> Plan:
-    recorder = Recorder(net)
+    recorder, elsewhere = Recorder(net), dict[str, None]()
     # Outside of inference mode, in which composite operations would not be taken apart.
     with torch.inference_mode(False), torch.no_grad():
         x = frame[:1].detach().clone()
         recorder.begin(x)
-        with recorder, gated_pass(recorder):
+        with recorder, gated_pass(recorder), watching_threads(elsewhere):
             output = net(x)
+    names = {cost.name.partition("#")[0] for cost in recorder.costs if cost.gated}
+    ran = {layer for name, layer in gated_layers(net).items() if name in names}
+    check_ran([net], ran, elsewhere)
     leaves, tree = pytree.tree_flatten(output)
     outputs = []
     for leaf in leaves:

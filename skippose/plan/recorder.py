@@ -13,7 +13,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skippose.layers import SkipConv2d
+from skippose.layers import SkipConv2d, module_names
 from skippose.ops import Convolution
 from skippose.plan.errors import CaptureError, Unsupported
 from skippose.plan.op import Key, Op, Value
@@ -32,7 +32,7 @@ class Recorder(TorchDispatchMode):
         self.ids: dict[int, int] = {}
         self.costs: list[LayerCost] = []
         self.decider: Key | None = None
-        self._names = {module: name for name, module in net.named_modules()}
+        self._names = module_names(net)
         self._owners = {
             id(p): name for name, m in self._names_of_weights() for p in m.parameters(recurse=False)
         }

@@ -14,12 +14,12 @@ from torch.utils.hooks import RemovableHandle
 
 from skippose.frames_pass import CallRecord, FramesPass
 from skippose.gates import GumbelGate
-from skippose.layers import SkipConv2d, active_pass
+from skippose.layers import SkipConv2d, active_pass, gated_layers, module_names
 
 
 def gated_records(run: FramesPass, net: nn.Module) -> dict[str, CallRecord]:
     """The records of a pass's gated layers by name, with ``#n`` for the n-th further call."""
-    names = {module: name for name, module in net.named_modules()}
+    names = module_names(net)
     return {
         names[call.layer] + (f"#{call.number}" if call.number else ""): record
         for call, record in run.records.items()
@@ -107,9 +107,7 @@ class PassWatch:
     """
 
     def __init__(self, net: nn.Module, keep_masks: bool = False) -> None:
-        first = next(
-            (m for m in net.modules() if isinstance(m, SkipConv2d) and m.gate is not None), None
-        )
+        first = next(iter(gated_layers(net).values()), None)
         if first is None:
             raise ValueError(f"{type(net).__name__} has no gated convolution")
         self.run: FramesPass | None = None

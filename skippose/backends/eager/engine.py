@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from skippose.backends.base import Engine, check_layers, gated_layers, kind_of
+from skippose.backends.base import Engine, check_layers, kind_of
 from skippose.frames_pass import Call, FramesPass, NetState
-from skippose.layers import gated_pass
+from skippose.layers import gated_layers, module_names
 from skippose.ops import SkipState
 from skippose.ops.schedule import Schedule
 from skippose.report import Report
@@ -29,10 +29,13 @@ class EagerEngine(Engine):
 
     def step(self, frame: Tensor) -> Any:
         run = FramesPass(1, self.schedule, self._state, keep_state=True)
-        with gated_pass(run):
+        run.expect(self.net)
+        with run.opened():
             output = self.net(frame)
         calls = list(run.records)
-        if self._calls is not None and calls != self._calls:
+        if self._calls is None:
+            run.check_ran()
+        elif calls != self._calls:
             raise RuntimeError(
                 f"the network made {len(calls)} calls of its layers in this frame and "
                 f"{len(self._calls)} in the frame before, or in another order; its calls must "
@@ -54,7 +57,7 @@ class EagerEngine(Engine):
 
     def state_dict(self) -> dict[str, Any]:
         assert self._state is not None and self._calls is not None
-        names = {module: name for name, module in self.net.named_modules()}
+        names = module_names(self.net)
         return {
             "age": self._state.age.clone(),
             "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
@@ -71,7 +74,7 @@ class EagerEngine(Engine):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         check_layers(self.net, state)
-        modules = dict(self.net.named_modules())
+        modules = {name: module for module, name in module_names(self.net).items()}
 
         def call_of(key: str) -> Call:
             name, _, index = key.rpartition("#")

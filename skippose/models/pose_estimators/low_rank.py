@@ -8,7 +8,7 @@ import torch
 from mmpose.registry import MODELS
 from torch import Tensor, nn
 
-from skippose.convert import count_layers, name_layers
+from skippose.convert import introduce
 from skippose.layers import SkipConv2d
 from skippose.models.pose_estimators.skip_topdown import SkipTopdownPoseEstimator
 
@@ -106,5 +106,4 @@ class LowRankTopdownPoseEstimator(SkipTopdownPoseEstimator):
             rank = int(share * module.weight.numel() / (fan_in + module.out_channels))
             parent, _, attribute = name.rpartition(".")
             setattr(self.get_submodule(parent), attribute, LowRankConv2d(module, max(rank, 1)))
-        count_layers(self)
-        name_layers(self)
+        introduce(self)
