@@ -3,8 +3,8 @@
 # make test      lint, types and the fast tests
 # make test-all  the slow tests too
 # make test-environments  the fast tests in the oldest, the newest and other environments; an hour
-# make sanitize  the native engine's kernels under AddressSanitizer, UBSan and ThreadSanitizer
-# make emulate   the native engine on processors without AVX-512 and without AVX, in qemu
+# make sanitize  the native backend's kernels under AddressSanitizer, UBSan and ThreadSanitizer
+# make emulate   the native backend on processors without AVX-512 and without AVX, in qemu
 # make lint      ruff and mypy alone
 # make clean     remove .venv, build outputs and caches
 

@@ -1,7 +1,7 @@
-"""Builds the native engine; everything else is declared in pyproject.toml.
+"""Builds the native backend; everything else is declared in pyproject.toml.
 
 The library is called through a plain C interface, so one build serves every torch. It is optional:
-without a C++ compiler the installation succeeds and streams use the portable engine.
+without a C++ compiler the installation succeeds and streams use backend "torch".
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         if sys.platform == "win32":
-            raise CompileError("the native engine is built on Linux and macOS")
+            raise CompileError("the native backend is built on Linux and macOS")
         objects = []
         for source in ext.sources:
             own = OWN_FLAGS.get(Path(source).name, [])

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from skippose.backends.base import (
     BACKENDS,
-    Engine,
-    engines,
+    Backend,
+    backends,
     not_finite,
     unavailable,
 )
@@ -39,7 +39,7 @@ class Stream:
     :meth:`report`, :meth:`state_dict` or :meth:`load_state_dict` runs, any other of them raises
     RuntimeError. A frame that is refused leaves the stream as it was.
 
-    The captured engines read the network when a video begins: after changing it, call
+    The captured backends read the network when a video begins: after changing it, call
     :meth:`reset`. What they do not see even then, as a ``forward`` that was replaced, is said at
     :func:`skippose.plan.capture.capture`.
 
@@ -74,7 +74,7 @@ class Stream:
         given = {"precision": precision, "threads": threads}
         self._options = {k: v for k, v in given.items() if v is not None}
         try:
-            self._candidates = engines(backend, list(self._options))
+            self._candidates = backends(backend, list(self._options))
         except ValueError as error:
             if self._options and backend in BACKENDS:
                 raise ValueError(
@@ -87,7 +87,7 @@ class Stream:
         self.schedule = Schedule(refresh_every, cut)
         self._skipping = [m for m in net.modules() if isinstance(m, SkipConv2d)]
         self._auto = backend == "auto"
-        self._engine: Engine | None = None
+        self._backend: Backend | None = None
         self._frame: tuple[tuple[int, ...], torch.dtype, torch.device] | None = None
         self._past = Report()
         self._alone = OneAtATime("a stream")
@@ -99,8 +99,8 @@ class Stream:
 
     @property
     def backend(self) -> str | None:
-        """The engine that runs; None before the first frame."""
-        return None if self._engine is None else self._engine.name
+        """The backend that runs; None before the first frame."""
+        return None if self._backend is None else self._backend.name
 
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Any:
@@ -123,39 +123,39 @@ class Stream:
         if isinstance(active_pass(), Recorder):
             raise CaptureError("the network uses a stream, which remembers what a plan does not")
         self._check(frame)
-        if self._engine is not None:
-            return self._engine.step(frame)
-        engine = self._make(frame)
-        output = engine.step(frame)
+        if self._backend is not None:
+            return self._backend.step(frame)
+        backend = self._make(frame)
+        output = backend.step(frame)
         try:
-            self._past + engine.report()
+            self._past + backend.report()
         except ValueError:  # after reset(), a video of another size: its report begins anew
             self._past = Report()
-        self._engine = engine
+        self._backend = backend
         self._frame = (tuple(frame.shape), frame.dtype, frame.device)
         return output
 
-    def _make(self, frame: Tensor) -> Engine:
-        """The first engine that can run the network."""
+    def _make(self, frame: Tensor) -> Backend:
+        """The first backend that can run the network."""
         reasons = unavailable() if self._auto else []
         for kind in self._candidates:
             try:
-                engine = kind.make(self.net, frame, self.schedule, **self._options)
+                backend = kind.make(self.net, frame, self.schedule, **self._options)
             except BackendError as error:
                 if not self._auto:
                     error.args = (f"{error}; Stream(net, backend='eager') runs any network",)
                     raise
                 reasons.append(f"not {kind.name!r}: {error}")
                 continue
-            if engine.notice is not None:
-                reasons.append(engine.notice)
+            if backend.notice is not None:
+                reasons.append(backend.notice)
             if reasons and (message := "; ".join(reasons)) not in _said:
                 _said.add(message)
                 warnings.warn(
                     f"{type(self.net).__name__} streams with backend {kind.name!r}; {message}",
                     stacklevel=5,
                 )
-            return engine
+            return backend
         raise ValueError("no backend can run this network: " + "; ".join(reasons))
 
     def _check(self, frame: Tensor) -> None:
@@ -176,7 +176,7 @@ class Stream:
                     )
         if self.net.training or any(map(_training, self._skipping)):
             raise RuntimeError("the network is in training mode; call net.eval() before streaming")
-        if self._engine is not None and self._engine.checks_values:
+        if self._backend is not None and self._backend.checks_values:
             return
         error = not_finite(frame)
         if error is not None:
@@ -195,15 +195,15 @@ class Stream:
     def _reset(self, slots: Iterable[int] | None) -> None:
         if slots is None:
             self._past = self._report()
-            self._engine = self._frame = None
+            self._backend = self._frame = None
             return
         chosen = [_number(slot) for slot in slots]
         count = self.slots or 0
         wrong = [s for s in chosen if not 0 <= s < count]
         if wrong:
             raise ValueError(f"no such slots: {wrong}; the stream has {count}")
-        if self._engine is not None:
-            self._engine.forget(chosen)
+        if self._backend is not None:
+            self._backend.forget(chosen)
 
     def report(self) -> Report:
         """MACs and densities over all slots, since the stream was made.
@@ -217,10 +217,10 @@ class Stream:
             return self._report()
 
     def _report(self) -> Report:
-        return self._past if self._engine is None else self._past + self._engine.report()
+        return self._past if self._backend is None else self._past + self._backend.report()
 
     def __reduce__(self) -> NoReturn:
-        """For copy and pickle: memory that engines share with compiled code has no copy."""
+        """For copy and pickle: memory that backends share with compiled code has no copy."""
         raise TypeError(
             "a stream cannot be copied or pickled; make another over the same network and give its "
             "load_state_dict what state_dict() of this one gives"
@@ -229,21 +229,21 @@ class Stream:
     def state_dict(self) -> dict[str, Any]:
         """Everything a stream over the same network needs to go on elsewhere.
 
-        Tensors and plain values, for ``torch.save``. ``backend`` names the engine that it is for:
+        Tensors and plain values, for ``torch.save``. ``backend`` names the backend that it is for:
         a stream with ``backend='auto'`` takes that one up.
 
         Raises:
             RuntimeError: while the stream is used elsewhere.
         """
         with self._alone:
-            if self._engine is None or self._frame is None:
+            if self._backend is None or self._frame is None:
                 return {"version": STATE_VERSION, "frame": None}
             shape, dtype, device = self._frame
             return {
                 "version": STATE_VERSION,
-                "backend": {"name": self._engine.name, "version": self._engine.version},
+                "backend": {"name": self._backend.name, "version": self._backend.version},
                 "frame": {"shape": shape, "dtype": dtype, "device": str(device)},
-                **self._engine.state_dict(),
+                **self._backend.state_dict(),
             }
 
     @torch.no_grad()
@@ -280,14 +280,14 @@ class Stream:
         device = self._skipping[0].weight.device
         saved = state_dict["frame"]
         like = torch.zeros(saved["shape"], dtype=saved["dtype"], device=device)
-        engine = kind.make(self.net, like, self.schedule, **self._options)
-        engine.load_state_dict(state_dict)
+        backend = kind.make(self.net, like, self.schedule, **self._options)
+        backend.load_state_dict(state_dict)
         past = self._report()
         try:
-            past + engine.report()
+            past + backend.report()
         except ValueError:
             past = Report()
-        self._past, self._engine = past, engine
+        self._past, self._backend = past, backend
         self._frame = (tuple(like.shape), like.dtype, like.device)
 
 

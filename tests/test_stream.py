@@ -11,13 +11,13 @@ from torch import nn
 
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
-from skippose.backends.native.engine import NativeEngine
+from skippose.backends.native.backend import NativeBackend
 
 torch.set_num_threads(1)
 
 DEFAULTS = {"backend": "auto"}
 KIND = {"dtype": torch.float64, "padding_mode": "replicate"}
-"""Of networks and videos; the native engine takes float32 and pads with zeros."""
+"""Of networks and videos; the native backend takes float32 and pads with zeros."""
 EAGER_ONLY = pytest.mark.parametrize("backend", ["eager"], indirect=True)
 CAPTURED = pytest.mark.parametrize("backend", ["torch", "native"], indirect=True)
 PORTABLE = pytest.mark.parametrize("backend", ["eager", "torch"], indirect=True)
@@ -28,9 +28,9 @@ def backend(request, monkeypatch) -> str:
     """Every test runs with every backend; those of some backends say so."""
     monkeypatch.setitem(DEFAULTS, "backend", request.param)
     if request.param == "native":
-        reason = NativeEngine.unavailable()
+        reason = NativeBackend.unavailable()
         if reason is not None:
-            pytest.skip(f"no native engine: {reason}")
+            pytest.skip(f"no native backend: {reason}")
         monkeypatch.setitem(KIND, "dtype", torch.float32)
         monkeypatch.setitem(KIND, "padding_mode", "zeros")
     return request.param
@@ -110,7 +110,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 def assert_unmoved(found: torch.Tensor, expected: torch.Tensor) -> None:
     """Equal although the other slots did something else.
 
-    To the bit, but for the engine that computes the open blocks of all slots in one product: how
+    To the bit, but for the backend that computes the open blocks of all slots in one product: how
     many there are decides in which order a sum is added.
     """
     if DEFAULTS["backend"] == "torch":
@@ -542,7 +542,7 @@ def one_layer(gate: skippose.Gate) -> nn.Module:
 def impose(stream: skippose.Stream, share: int | None) -> None:
     """Opens all or nothing of every layer; None asks its gate."""
     mask = None if share is None else torch.full((1, 1), bool(share))
-    stream._engine.fix_masks(mask)
+    stream._backend.fix_masks(mask)
 
 
 BLOCKS = dict(block=4, block_mode="fixed")
@@ -604,7 +604,7 @@ def test_masks_are_imposed_where_nothing_moves():
     impose(stream, 1)
     with torch.no_grad():
         close(stream(x + 5), net(x + 5))
-    assert all(bool(mask.all()) for mask in stream._engine.masks().values())
+    assert all(bool(mask.all()) for mask in stream._backend.masks().values())
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -756,7 +756,7 @@ def test_bad_options(arguments, message):
     ("arguments", "message"),
     [(dict(precision="float16"), "precision.*'float16'"), (dict(threads=4), "threads.*4")],
 )
-def test_options_of_the_native_engine_alone(arguments, message):
+def test_options_of_the_native_backend_alone(arguments, message):
     with pytest.raises(ValueError, match=message):
         Stream(make_net(), **arguments)
 
@@ -800,7 +800,7 @@ def test_long_streams_in_low_precision_do_not_degrade(dtype, reference, eps):
     """Against the same inputs in float64: the last frames are as good as the first ones."""
     native = DEFAULTS["backend"] == "native"
     if native and dtype == torch.float16:
-        pytest.skip("the native engine has no float16")
+        pytest.skip("the native backend has no float16")
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 5, 3, padding=1)
     gate = InputNormGate(eps, scale="absolute", block_mode="fixed")

@@ -1,4 +1,4 @@
-"""What a stream asks of an engine, and which engines there are."""
+"""What a stream asks of a backend, and which backends there are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def not_finite(frame: Tensor) -> ValueError | None:
 def imposed_mask(
     cells: Tensor | Mapping[Any, Tensor] | None, key: Any, slots: int, grid: tuple[int, int]
 ) -> Tensor | None:
-    """What :meth:`Engine.fix_masks` imposes on a layer: (S, Hb, Wb); None where its gate is asked.
+    """What :meth:`Backend.fix_masks` imposes on a layer: (S, Hb, Wb); None where its gate is asked.
 
     Args:
         cells: as given there.
@@ -43,12 +43,12 @@ def imposed_mask(
     return cells[at[0][:, None], at[1]].expand(slots, *grid)
 
 
-class Engine(ABC):
+class Backend(ABC):
     """Runs one network on frames of one kind, and keeps the state of their slots.
 
     Made with the first frame (or one like it, from a saved state) and used for frames of its shape,
     dtype and device only. The stream has checked a frame before it comes here: shape, dtype,
-    device, evaluation mode, and, unless the engine ``checks_values``, no NaN or Inf.
+    device, evaluation mode, and, unless the backend ``checks_values``, no NaN or Inf.
 
     Args:
         net: the network.
@@ -57,12 +57,12 @@ class Engine(ABC):
         **options: those named in ``options``, where the stream was given them.
 
     Raises:
-        BackendError: if this engine cannot run this network or such frames.
+        BackendError: if this backend cannot run this network or such frames.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    """Of the engine's saved states."""
+    """Of the backend's saved states."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Which of ``precision`` and ``threads`` it takes."""
     notice: str | None = None
@@ -76,8 +76,8 @@ class Engine(ABC):
         return None
 
     @classmethod
-    def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Engine:
-        """This engine, or the one that serves under its name for such frames; see the class."""
+    def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Backend:
+        """This backend, or the one that serves under its name for such frames; see the class."""
         return cls(net, frame, schedule, **options)
 
     @abstractmethod
@@ -120,30 +120,30 @@ class Engine(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a state of the same engine; the stream discards the engine if it fails.
+        """Goes on from a state of the same backend; the stream discards the backend if it fails.
 
         Raises:
             ValueError: for a state of another network.
         """
 
 
-_ENGINES: dict[str, Callable[[], type[Engine]]] = {}
+_BACKENDS: dict[str, Callable[[], type[Backend]]] = {}
 """From the one that ``'auto'`` prefers; imported when asked for."""
 
 
-def _engine(name: str, module: str, attribute: str) -> None:
-    _ENGINES[name] = lambda: getattr(import_module(module), attribute)
+def _backend(name: str, module: str, attribute: str) -> None:
+    _BACKENDS[name] = lambda: getattr(import_module(module), attribute)
 
 
-_engine("native", "skippose.backends.native.engine", "NativeEngine")
-_engine("torch", "skippose.backends.torch_blocks.engine", "TorchEngine")
-_engine("eager", "skippose.backends.eager.engine", "EagerEngine")
+_backend("native", "skippose.backends.native.backend", "NativeBackend")
+_backend("torch", "skippose.backends.torch_blocks.backend", "BlocksBackend")
+_backend("eager", "skippose.backends.eager.backend", "EagerBackend")
 
-BACKENDS = ("auto", *_ENGINES)
+BACKENDS = ("auto", *_BACKENDS)
 
 
-def engines(backend: str, options: Sequence[str]) -> list[type[Engine]]:
-    """The engines to try, in order.
+def backends(backend: str, options: Sequence[str]) -> list[type[Backend]]:
+    """The backends to try, in order.
 
     Args:
         backend: a name, or ``'auto'``.
@@ -156,13 +156,13 @@ def engines(backend: str, options: Sequence[str]) -> list[type[Engine]]:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     found = []
-    for name, load in _ENGINES.items():
+    for name, load in _BACKENDS.items():
         if backend not in ("auto", name):
             continue
-        engine = load()
-        reason = engine.unavailable()
-        if reason is None and set(options) <= engine.options:
-            found.append(engine)
+        kind = load()
+        reason = kind.unavailable()
+        if reason is None and set(options) <= kind.options:
+            found.append(kind)
         elif backend != "auto":
             raise ValueError(
                 f"backend {name!r} is not available: {reason}"
@@ -177,7 +177,7 @@ def engines(backend: str, options: Sequence[str]) -> list[type[Engine]]:
 def unavailable() -> list[str]:
     """What ``'auto'`` would prefer but cannot run here, and why."""
     found = []
-    for name, load in _ENGINES.items():
+    for name, load in _BACKENDS.items():
         reason = load().unavailable()
         if reason is not None:
             found.append(f"not {name!r}: {reason}")
@@ -237,7 +237,7 @@ def check_layers(net: nn.Module, state: dict[str, Any], calls: set[str] | None =
 
 
 def copy_saved(pairs: Iterable[tuple[Tensor | None, Tensor | None]]) -> None:
-    """Writes what was saved into an engine's own memory: all of it, or nothing.
+    """Writes what was saved into a backend's own memory: all of it, or nothing.
 
     Args:
         pairs: saved tensors and where they belong; None for what one side lacks.

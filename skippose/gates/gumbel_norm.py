@@ -21,7 +21,7 @@ class GumbelNormGate(Sampled, InputNormGate):
     In training a binary sample is drawn, ``g = 1[logit + n > 0]`` with logistic noise n and
     ``logit = sharpness · log(norm / (eps · scale))``, whose gradient goes to eps alone, through a
     sigmoid as in :class:`~skippose.gates.GumbelGate`. In evaluation it is the norm gate with what
-    eps has become: no multiplication of its own, and every engine runs it.
+    eps has become: no multiplication of its own, and every backend runs it.
 
     Args:
         eps: the threshold to begin with, positive; one from ``tools/calibrate.py`` is a good one.

@@ -67,7 +67,7 @@ def _signature(net: nn.Module) -> tuple[object, ...]:
     """Changes with what a plan depends on.
 
     Writing through ``.data``, as averaged weights are swapped in, leaves no other trace than the
-    values; hence their sums. On HRNet-W32 all this takes a twentieth of the time that the engine
+    values; hence their sums. On HRNet-W32 all this takes a twentieth of the time that the backend
     and its first frame take.
     """
     modules, tensors = [], []

@@ -1,4 +1,4 @@
-"""The flat plan of a captured network: what the fast engines run.
+"""The flat plan of a captured network: what the fast backends run.
 
 A plan is a list of operations on *values*, the maps between them. Batch norm is folded away,
 activations and residual additions are part of the operation before them, and operations of one

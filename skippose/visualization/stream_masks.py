@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skippose.backends.eager.engine import EagerEngine
-from skippose.backends.torch_blocks.engine import TorchEngine
+from skippose.backends.eager.backend import EagerBackend
+from skippose.backends.torch_blocks.backend import BlocksBackend
 from skippose.frames_pass import CallRecord
 from skippose.report import Report
 from skippose.stream import Stream
@@ -68,16 +68,16 @@ class MaskedStream:
         Raises:
             ValueError: before the first frame.
         """
-        engine = self._stream._engine
-        if isinstance(engine, EagerEngine) and self._watch is not None and self._watch.run:
+        backend = self._stream._backend
+        if isinstance(backend, EagerBackend) and self._watch is not None and self._watch.run:
             return gated_records(self._watch.run, self._stream.net)
-        if not isinstance(engine, TorchEngine):
+        if not isinstance(backend, BlocksBackend):
             raise ValueError("the stream has not seen a frame yet")
-        records, masks = {}, engine.masks()
-        for conv in engine.convs:
+        records, masks = {}, backend.masks()
+        for conv in backend.convs:
             if conv.op.cost is None or conv.op.gated is None:
                 continue
-            cost = engine.plan.costs[conv.op.cost]
+            cost = backend.plan.costs[conv.op.cost]
             records[cost.name] = CallRecord(
                 macs=cost.macs,
                 gate=masks[conv.op.key][:, None, None],

@@ -1,4 +1,4 @@
-"""Networks, videos, and the check of an engine against the step form, layer by layer."""
+"""Networks, videos, and the check of a backend against the step form, layer by layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skippose.backends.torch_blocks.engine import TorchEngine
+from skippose.backends.torch_blocks.backend import BlocksBackend
 from skippose.ops import SkipState, empty_state, skip_conv_step, step_score
 from skippose.ops.masks import changed_outputs
 from skippose.plan.operators.conv import Conv
@@ -102,9 +102,9 @@ def moving_video(frames: int, slots: int, size: tuple[int, int], seed: int = 0) 
 
 
 class LayerByLayer:
-    """Follows a captured engine and repeats every operation on the engine's own inputs.
+    """Follows a captured backend and repeats every operation on the backend's own inputs.
 
-    Convolutions are repeated in the step form, their state kept here and moved on by the engine's
+    Convolutions are repeated in the step form, their state kept here and moved on by the backend's
     masks: one mask that differs within rounding does not change everything after it.
 
     Args:
@@ -113,25 +113,25 @@ class LayerByLayer:
         schedule: which frames are dense.
         margin: share of a layer's largest score within which a mask may differ.
         tolerance: share of an output's largest value by which outputs may differ.
-        kind: the engine.
+        kind: the backend.
         **options: its options.
     """
 
     def __init__(
-        self, net, frame, schedule, margin: float, tolerance: float, kind=TorchEngine, **options
+        self, net, frame, schedule, margin: float, tolerance: float, kind=BlocksBackend, **options
     ) -> None:
-        self.engine = kind(net, frame, schedule, **options)
-        self.plan, self.margin, self.tolerance = self.engine.plan, margin, tolerance
+        self.backend = kind(net, frame, schedule, **options)
+        self.plan, self.margin, self.tolerance = self.backend.plan, margin, tolerance
         self.states = {op.key: self._empty(op, frame.shape[0]) for op in self.plan.gated}
         self.masks_seen = self.masks_near = 0
         self.open_sum = 0.0
 
     @torch.no_grad()
     def step(self, frame: Tensor) -> Tensor:
-        """A frame through the engine, every operation checked."""
-        age = self.engine._age.clone()
-        output = self.engine.step(frame)
-        dense = self.engine.schedule.due(age) | (self.engine._age == 1)  # cuts begin anew
+        """A frame through the backend, every operation checked."""
+        age = self.backend._age.clone()
+        output = self.backend.step(frame)
+        dense = self.backend.schedule.due(age) | (self.backend._age == 1)  # cuts begin anew
         maps, masks = self._inside()
         torch.testing.assert_close(maps[0], frame, rtol=self.tolerance, atol=self.tolerance)
         for op in self.plan.ops:
@@ -148,14 +148,14 @@ class LayerByLayer:
         return output
 
     def _inside(self) -> tuple[dict, dict]:
-        """The engine's maps by value, and its masks (S, Hb, Wb) bool by key."""
-        engine = self.engine
-        if isinstance(engine, TorchEngine):
-            maps = {v: m.images.clone() for v, m in engine.maps.items()}
-            return maps, {node.op.key: node.opened for node in engine.convs}
+        """The backend's maps by value, and its masks (S, Hb, Wb) bool by key."""
+        backend = self.backend
+        if isinstance(backend, BlocksBackend):
+            maps = {v: m.images.clone() for v, m in backend.maps.items()}
+            return maps, {node.op.key: node.opened for node in backend.convs}
         used = {0, *(v for op in self.plan.ops for v in (*op.inputs, op.output))}
-        maps = {v: engine.map(v).float() for v in used}
-        return maps, {op.key: engine.opened(i).bool() for i, op in engine.ops.items()}
+        maps = {v: backend.map(v).float() for v in used}
+        return maps, {op.key: backend.opened(i).bool() for i, op in backend.ops.items()}
 
     def _empty(self, op: Conv, slots: int) -> SkipState:
         value = self.plan.values[op.inputs[0]]

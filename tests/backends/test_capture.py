@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import skippose
 from skippose import ExactNormGate, InputNormGate
-from skippose.backends.native.engine import NativeEngine
+from skippose.backends.native.backend import NativeBackend
 from skippose.plan.capture import CaptureError, capture
 from skippose.plan.operators.concat import Concat
 from skippose.plan.operators.conv import Conv
@@ -223,8 +223,8 @@ def test_a_changed_network_has_another_plan(change):
 
 @pytest.mark.parametrize("backend", ["torch", "native"])
 def test_a_stream_shows_the_network_as_it_was_at_its_reset(backend):
-    if NativeEngine.unavailable() and backend == "native":
-        pytest.skip("no native engine")
+    if NativeBackend.unavailable() and backend == "native":
+        pytest.skip("no native backend")
     net, frame = small(), torch.randn(1, 3, 8, 8)
     stream = skippose.Stream(net, backend=backend)
     before = stream(frame)
@@ -310,7 +310,7 @@ def test_auto_falls_back_and_says_so_once(monkeypatch):
         skippose.Stream(net)(frame)
 
 
-def test_auto_takes_a_captured_engine():
+def test_auto_takes_a_captured_backend():
     stream = skippose.Stream(small())
     stream(torch.randn(1, 3, 8, 8))
     assert stream.backend != "eager"

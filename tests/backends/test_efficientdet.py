@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import skippose
 from skippose import InputNormGate
-from skippose.backends.native.engine import NativeEngine
+from skippose.backends.native.backend import NativeBackend
 from skippose.plan.capture import capture
 
 LEVELS = 5
@@ -107,7 +107,7 @@ def test_it_is_captured(make_lively):
 @pytest.mark.parametrize("backend", ["torch", "native"])
 @pytest.mark.parametrize("reference", ["hold", "previous"])
 def test_streams_are_the_step_form(reference, backend, make_lively, make_moving_video):
-    if backend == "native" and (reason := NativeEngine.unavailable()):
+    if backend == "native" and (reason := NativeBackend.unavailable()):
         pytest.skip(reason)
     net = make_lively(EfficientDet())
     net = skippose.convert(net, InputNormGate(0.1, block=4), reference=reference).eval()

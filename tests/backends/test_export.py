@@ -1,4 +1,4 @@
-"""The exported step is the step form; so is the engine that selects instead of gathering."""
+"""The exported step is the step form; so is the backend that selects instead of gathering."""
 
 import copy
 
@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
-from skippose.backends.torch_blocks import engine as torch_engine
-from skippose.backends.torch_maps.engine import FunctionalEngine
+from skippose.backends.torch_blocks import backend as blocks_backend
+from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.backends.torch_maps.step import PlanStep
 from skippose.export import can_export
 from skippose.ops.schedule import Schedule
@@ -166,47 +166,47 @@ def test_a_torch_that_is_too_old_is_named(make_lively):
         skippose.export_step(make_net("input", "hold", make_lively), make_video(1, 1)[0])
 
 
-# -- the engine on it -----------------------------------------------------------------------------
+# -- the backend on it -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", [Schedule(), Schedule(refresh_every=4, cut=0.9)], ids=str)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("reference", POLICIES)
-def test_the_functional_engine_is_the_stream(gate, reference, schedule, make_lively):
+def test_the_maps_backend_is_the_stream(gate, reference, schedule, make_lively):
     net, video = make_net(gate, reference, make_lively), make_video(9, 2)
-    engine = FunctionalEngine(net, video[0], schedule)
+    backend = MapsBackend(net, video[0], schedule)
     stream = skippose.Stream(
         net, backend="eager", cut=schedule.cut, refresh_every=schedule.refresh_every
     )
     for t, frame in enumerate(video):
         if t == 3:
-            engine.forget([1])
+            backend.forget([1])
             stream.reset([1])
-        torch.testing.assert_close(engine.step(frame), stream(frame))
-    found, expected = engine.report(), stream.report()
+        torch.testing.assert_close(backend.step(frame), stream(frame))
+    found, expected = backend.report(), stream.report()
     assert found.densities == pytest.approx(expected.densities)
     assert found.gmacs == pytest.approx(expected.gmacs)
     assert found.gate_gmacs == pytest.approx(expected.gate_gmacs)
     assert (found.frames, found.first_frames) == (expected.frames, expected.first_frames)
 
 
-def test_the_functional_engine_where_no_gated_layer_is_called():
+def test_the_maps_backend_where_no_gated_layer_is_called():
     net = nn.Sequential(nn.Conv2d(3, 4, 1))
     net[0].auxiliary = nn.Conv2d(4, 2, 1)
     net = skippose.convert(net, None, overrides={"0.auxiliary": InputNormGate(0.1)}).eval()
     frame = torch.randn(2, 3, 8, 8)
-    engine = FunctionalEngine(net, frame, Schedule())
+    backend = MapsBackend(net, frame, Schedule())
     for _ in range(2):
-        torch.testing.assert_close(engine.step(frame), net(frame).detach())
-    assert (engine.report().frames, engine.report().first_frames) == (2, 2)
+        torch.testing.assert_close(backend.step(frame), net(frame).detach())
+    assert (backend.report().frames, backend.report().first_frames) == (2, 2)
 
 
 def test_it_serves_as_backend_torch_elsewhere_than_on_a_cpu(monkeypatch, make_lively):
     made = []
-    monkeypatch.setattr(torch_engine, "FunctionalEngine", lambda *given: made.append(given))
+    monkeypatch.setattr(blocks_backend, "MapsBackend", lambda *given: made.append(given))
     net = skippose.convert(make_lively(Net()), GATES["input"]).eval()
     given = (net, torch.zeros(1, 3, 12, 12, device="meta"), Schedule())
-    torch_engine.TorchEngine.make(*given)
+    blocks_backend.BlocksBackend.make(*given)
     assert made == [given]
 
 
@@ -221,29 +221,29 @@ class NoWaiting(TorchDispatchMode):
 
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("reference", POLICIES)
-def test_the_functional_engine_never_waits_for_the_device(gate, reference, make_lively):
+def test_the_maps_backend_never_waits_for_the_device(gate, reference, make_lively):
     net, video = make_net(gate, reference, make_lively), make_video(4, 2)
-    engine = FunctionalEngine(net, video[0], Schedule(refresh_every=3, cut=0.9))
+    backend = MapsBackend(net, video[0], Schedule(refresh_every=3, cut=0.9))
     for frame in video:
         with NoWaiting():
-            engine.step(frame)
+            backend.step(frame)
 
 
 @pytest.mark.parametrize("reference", POLICIES)
-def test_a_functional_engine_moves(reference, make_lively):
+def test_a_maps_backend_moves(reference, make_lively):
     net, video = make_net("input", reference, make_lively), make_video(6, 2)
-    engine, other = (FunctionalEngine(net, video[0], Schedule()) for _ in range(2))
+    backend, other = (MapsBackend(net, video[0], Schedule()) for _ in range(2))
     for frame in video[:3]:
-        engine.step(frame)
-    other.load_state_dict(engine.state_dict())
+        backend.step(frame)
+    other.load_state_dict(backend.state_dict())
     for frame in video[3:]:
-        torch.testing.assert_close(other.step(frame), engine.step(frame), rtol=0, atol=0)
-    broken = engine.state_dict()
+        torch.testing.assert_close(other.step(frame), backend.step(frame), rtol=0, atol=0)
+    broken = backend.state_dict()
     broken["age"] += 9
     next(reversed(broken["layers"].values()))["scale"] = torch.zeros(1)  # of 2 slots
     with pytest.raises(ValueError, match="of a network with other layers"):
         other.load_state_dict(broken)
-    torch.testing.assert_close(other.step(video[0]), engine.step(video[0]), rtol=0, atol=0)
+    torch.testing.assert_close(other.step(video[0]), backend.step(video[0]), rtol=0, atol=0)
     foreign = skippose.Stream(net, backend="torch")
     foreign(video[0])
     with pytest.raises(ValueError, match="made on a CPU.*backend='eager'"):
@@ -260,7 +260,7 @@ def test_a_state_names_its_backend_and_version(make_lively):
         stream(video[0])
         state = stream.state_dict()
         assert state["backend"] == {"name": name, "version": 1}
-        other = skippose.Stream(net)  # 'auto' takes up the engine that the state is for
+        other = skippose.Stream(net)  # 'auto' takes up the backend that the state is for
         other.load_state_dict(state)
         assert other.backend == name
         torch.testing.assert_close(other(video[1]), stream(video[1]), rtol=0, atol=0)

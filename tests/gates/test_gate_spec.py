@@ -172,7 +172,7 @@ def test_a_kind_of_score_that_a_backend_lacks_is_named():
 
     net = skippose.convert(nn.Sequential(nn.Conv2d(3, 4, 1)), Odd()).eval()
     frames = torch.randn(3, 1, 3, 8, 8)
-    with pytest.raises(ValueError, match=r"layer 0#0: the native engine has no .*'mystery'"):
+    with pytest.raises(ValueError, match=r"layer 0#0: the native backend has no .*'mystery'"):
         skippose.Stream(net, backend="native")(frames[0])
     streams = {name: skippose.Stream(net, backend=name) for name in ("torch", "eager")}
     for frame in frames:

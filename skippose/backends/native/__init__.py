@@ -1,1 +1,1 @@
-"""The native engine: kernels in C++ behind a plain C interface, called through ctypes."""
+"""The native backend: kernels in C++ behind a plain C interface, called through ctypes."""

@@ -28,8 +28,8 @@ def lower_gate(op: Conv, d: Any, made: Lowered) -> None:
     spec = op.spec
     if spec is None:
         raise BackendError(
-            f"layer {op.key}: {type(op.gated.gate).__name__} states no spec, and the native engine "
-            "cannot call a gate's own methods"
+            f"layer {op.key}: {type(op.gated.gate).__name__} states no spec, and the native "
+            "backend cannot call a gate's own methods"
         )
     d.block_h, d.block_w = op.block
     d.previous, d.frame_source = op.reference == "previous", spec.change == "none"
@@ -41,7 +41,7 @@ def lower_gate(op: Conv, d: Any, made: Lowered) -> None:
     try:
         spec.score.lower(_Scores(d, made, float(threshold.value)))
     except NotImplementedError as error:
-        raise BackendError(f"layer {op.key}: the native engine has no {error}") from error
+        raise BackendError(f"layer {op.key}: the native backend has no {error}") from error
 
 
 class _Scores:

@@ -1,4 +1,4 @@
-"""The portable engine's convolutions: ask the gate, gather, convolve, scatter."""
+"""The block backend's convolutions: ask the gate, gather, convolve, scatter."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class ConvNode(Node):
         return self._fixed is not None
 
     def fix_mask(self, cells: Tensor | Mapping[Any, Tensor] | None) -> bool:
-        """See :meth:`Engine.fix_masks`; returns whether a mask is taken away without another."""
+        """See :meth:`Backend.fix_masks`; returns whether a mask is taken away without another."""
         before = self._fixed
         mask = imposed_mask(cells, self.op.key, self.slots, self.grid)
         self._fixed = None if mask is None else mask.flatten().nonzero()[:, 0]

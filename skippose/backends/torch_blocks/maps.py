@@ -1,4 +1,4 @@
-"""Where the portable engine keeps values: tables of pixels, read and written by row number.
+"""Where the block backend keeps values: tables of pixels, read and written by row number.
 
 A value is a table with one row of channels per pixel of every slot. Blocks and patches are lists
 of row numbers, made once: a gather or scatter is then one indexing of whole rows, several times

@@ -1,4 +1,4 @@
-"""The portable engine's operations without a gate."""
+"""The block backend's operations without a gate."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Builds the native engine with its driver and runs them: under sanitizers, or in an emulator.
+"""Builds the native backend with its driver and runs them: under sanitizers, or in an emulator.
 
 ``make sanitize`` and ``make emulate`` call it; it ends with an error unless every run is clean.
 
-- ``address``: AddressSanitizer and UBSan, every array of the engine in an allocation of its own.
+- ``address``: AddressSanitizer and UBSan, every array of the backend in an allocation of its own.
 - ``thread``: ThreadSanitizer.
 - ``tiles``: as ``address``, with AMX's tile instructions in plain C++, on a CPU with AVX-512.
-- ``emulate``: the engine as it is installed, on processors without AVX-512, and without AVX.
+- ``emulate``: the backend as it is installed, on processors without AVX-512, and without AVX.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ EMULATED = {"Haswell": 1, "Nehalem": 0}
 EMULATOR = "qemu-x86_64"
 ARRAYS, TILES = "separate_arrays.cpp", "emulated_tiles.cpp"
 TILES_NEED = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"}
-"""What the engine uses beside tiles on a CPU that has them."""
+"""What the backend uses beside tiles on a CPU that has them."""
 
 
 def compile_driver(
     compiler: str, out: Path, extra: Sequence[str] = (), replacing: Sequence[str] = ()
 ) -> Path:
-    """The engine's sources and the driver as one program; what is up to date is kept.
+    """The backend's sources and the driver as one program; what is up to date is kept.
 
     Args:
         compiler: a C++ compiler.
         out: folder for objects and the program.
         extra: flags after those of the package's own build.
-        replacing: files whose functions take the place of the engine's.
+        replacing: files whose functions take the place of the backend's.
     """
     out.mkdir(parents=True, exist_ok=True)
     build = runpy.run_path(str(ROOT / "setup.py"), run_name="flags")
@@ -139,7 +139,7 @@ def cpu_flags() -> set[str]:
 
 
 def emulate(compiler: str, out: Path) -> None:
-    """The engine as it is installed, on processors without AVX-512 and without AVX."""
+    """The backend as it is installed, on processors without AVX-512 and without AVX."""
     if shutil.which(EMULATOR) is None:
         print(f"no {EMULATOR}, nothing emulated (Debian, Ubuntu: apt-get install qemu-user)")
         return

@@ -1,4 +1,4 @@
-"""The native engine's driver: clean under sanitizers, and on processors without AVX-512."""
+"""The native backend's driver: clean under sanitizers, and on processors without AVX-512."""
 
 import subprocess
 import sys

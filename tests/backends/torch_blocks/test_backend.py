@@ -1,4 +1,4 @@
-"""The portable engine equals the step form: layer by layer, and free-running."""
+"""The block backend equals the step form: layer by layer, and free-running."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
-from skippose.backends.torch_blocks.engine import TorchEngine
+from skippose.backends.torch_blocks.backend import BlocksBackend
 from skippose.ops.schedule import Schedule
 
 torch.set_num_threads(1)
@@ -29,7 +29,7 @@ def run(follow, net, video, schedule=None, margin=1e-9, tolerance=1e-9):
     check = follow(net, video[0], schedule or Schedule(), margin, tolerance)
     for frame in video:
         check.step(frame)
-    report = check.engine.report()
+    report = check.backend.report()
     densities = list(report.densities.values())
     return check, sum(densities) / len(densities)
 
@@ -60,7 +60,7 @@ def test_layer_by_layer_with_cuts_and_refreshes(
     video = make_moving_video(6, 3, (64, 64)).double()
     video[3:, 1] = -video[3:, 1]  # a cut in one slot
     check, _ = run(follow, net, video, Schedule(refresh_every=4, cut=0.9))
-    assert check.engine._age.tolist() == [6, 3, 6]
+    assert check.backend._age.tolist() == [6, 3, 6]
 
 
 def test_free_running_it_is_the_step_form(make_hrnet, make_moving_video):
@@ -107,7 +107,7 @@ def test_fixed_masks(share, make_hrnet, make_moving_video):
     first = stream(video[0])
     cells = torch.zeros(64, dtype=torch.bool)
     cells[: int(64 * share)] = True
-    stream._engine.fix_masks(cells.view(8, 8))
+    stream._backend.fix_masks(cells.view(8, 8))
     for frame in video[1:]:
         output = stream(frame)
     assert set(stream.report().densities.values()) == {share}
@@ -116,7 +116,7 @@ def test_fixed_masks(share, make_hrnet, make_moving_video):
     if share == 1:
         with torch.no_grad():
             torch.testing.assert_close(output, net(video[-1]))
-    stream._engine.fix_masks(None)
+    stream._backend.fix_masks(None)
     report = stream.report()
     with torch.no_grad():
         torch.testing.assert_close(stream(-video[0]), net(-video[0]))  # dense
@@ -134,11 +134,11 @@ def test_masks_of_live_gates_imposed_on_another_stream(make_hrnet, make_moving_v
     for t, frame in enumerate([*video, video[-1]]):
         output = live(frame)
         if t:
-            again._engine.fix_masks(live._engine.masks())
+            again._backend.fix_masks(live._backend.masks())
         torch.testing.assert_close(again(frame), output)
     assert 0 < live.report().sparsity < 1
     assert again.report().densities == pytest.approx(live.report().densities)
-    assert not any(bool(mask.any()) for mask in live._engine.masks().values()), "a still frame"
+    assert not any(bool(mask.any()) for mask in live._backend.masks().values()), "a still frame"
 
 
 class Siblings(nn.Module):
@@ -172,9 +172,9 @@ def test_slow_changes_open_when_they_have_added_up(reference, p, normalize, foll
     for t in range(24):
         noise = torch.randn(scene.shape, dtype=torch.float64, generator=generator)
         if t == 10:
-            check.engine.forget([1])
+            check.backend.forget([1])
         check.step(scene + 0.03 * t * ramp + 0.01 * noise)
-        opened.append(check.engine.report().densities["left"])
+        opened.append(check.backend.report().densities["left"])
     assert check.masks_near <= 1e-3 * check.masks_seen
     if reference == "hold":
         assert 0 < opened[-1] < 0.9
@@ -185,8 +185,8 @@ def test_siblings_share_a_gate_where_they_decide_alike(make_lively):
 
     def gates(**overrides):
         net = skippose.convert(make_lively(Siblings()), InputNormGate(0.2), overrides=overrides)
-        engine = TorchEngine(net.eval(), frame, Schedule())
-        return {conv.op.key.name: conv.gate for conv in engine.convs}
+        backend = BlocksBackend(net.eval(), frame, Schedule())
+        return {conv.op.key.name: conv.gate for conv in backend.convs}
 
     alike = gates()
     assert alike["left"] is alike["right"]
@@ -228,7 +228,7 @@ def test_after_a_frame_that_failed_the_next_is_dense_here_and_elsewhere(monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(stream._engine._nodes[-1], "run", fail)
+        broken.setattr(stream._backend._nodes[-1], "run", fail)
         with pytest.raises(KeyboardInterrupt):
             stream(frames[1])
     other = skippose.Stream(net, backend="torch")

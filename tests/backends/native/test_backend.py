@@ -1,4 +1,4 @@
-"""The native engine equals the step form, with every set of instructions that this CPU has."""
+"""The native backend equals the step form, with every set of instructions that this CPU has."""
 
 import multiprocessing
 import os
@@ -14,13 +14,14 @@ import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate, Stream
 from skippose import stream as stream_module
 from skippose.backends.native import library
-from skippose.backends.native.engine import NativeEngine
+from skippose.backends.native.backend import NativeBackend
 from skippose.backends.native.library import Isa, has
 from skippose.ops.schedule import Schedule
 from skippose.plan.errors import BackendError
 
 pytestmark = pytest.mark.skipif(
-    NativeEngine.unavailable() is not None, reason=f"no native engine: {NativeEngine.unavailable()}"
+    NativeBackend.unavailable() is not None,
+    reason=f"no native backend: {NativeBackend.unavailable()}",
 )
 torch.set_num_threads(1)
 
@@ -45,7 +46,7 @@ ISAS = [
 @pytest.fixture(params=ISAS, ids=lambda isa: isa.name)
 def isa(request, monkeypatch) -> Isa:
     """Every set of instructions, forced."""
-    monkeypatch.setattr(NativeEngine, "isa", request.param)
+    monkeypatch.setattr(NativeBackend, "isa", request.param)
     return request.param
 
 
@@ -90,7 +91,7 @@ def everything(gate: skippose.Gate, reference: str, lively) -> nn.Module:
 
 
 def densities(check) -> float:
-    found = list(check.engine.report().densities.values())
+    found = list(check.backend.report().densities.values())
     return sum(found) / len(found)
 
 
@@ -103,7 +104,7 @@ def test_layer_by_layer(
     net = everything(GATES[gate](2), reference, make_lively)
     schedule = Schedule(refresh_every=5, cut=0.95)
     video = make_moving_video(7, slots, (63, 52))
-    check = follow(net, video[0], schedule, 2e-5, 2e-5, kind=NativeEngine, threads=2)
+    check = follow(net, video[0], schedule, 2e-5, 2e-5, kind=NativeBackend, threads=2)
     for frame in video:
         check.step(frame)
     assert 0.02 < densities(check) < 0.98, "live gates"
@@ -122,7 +123,7 @@ def test_blocks_of_one_output(
     )
     net = skippose.convert(make_lively(dense), GATES[gate](1), reference=reference).eval()
     video = make_moving_video(5, slots, (21, 19)).repeat(1, 1, 6, 1, 1)[:, :, :16]
-    options = dict(kind=NativeEngine, threads=2)
+    options = dict(kind=NativeBackend, threads=2)
     check = follow(net, video[0], Schedule(), 2e-5, 2e-5, **options)
     for frame in video:
         check.step(frame)
@@ -139,7 +140,7 @@ def test_layer_by_layer_in_half_precision(
     """Stated bound: an output is within 2% of its layer's largest, a score within 3%."""
     net = everything(GATES[gate](block), reference, make_lively)
     video = make_moving_video(5, 2, (63, 52))
-    options = dict(kind=NativeEngine, precision="bfloat16", threads=1)
+    options = dict(kind=NativeBackend, precision="bfloat16", threads=1)
     check = follow(net, video[0], Schedule(), 0.03, 0.02, **options)
     for frame in video:
         check.step(frame)
@@ -198,7 +199,7 @@ def test_hrnet_layer_by_layer_on_real_video(
     net = make_hrnet(width)
     net = skippose.convert(net, InputNormGate(0.2, block=4), reference=reference).eval()
     video = make_real_video(4, 1, size)
-    check = follow(net, video[0], Schedule(), 1e-4, 1e-4, kind=NativeEngine, threads=2)
+    check = follow(net, video[0], Schedule(), 1e-4, 1e-4, kind=NativeBackend, threads=2)
     for frame in video:
         check.step(frame)
     assert check.masks_near < 0.01 * check.masks_seen
@@ -224,7 +225,7 @@ def test_the_frame_itself_is_added(precision, channels, reference, isa, follow, 
     net = skippose.convert(net, InputNormGate(0.3, block=2), reference=reference).eval()
     bounds = (2e-5, 2e-5) if precision == "float32" else (0.03, 0.02)
     frame = torch.randn(2, channels, 17, 19)
-    check = follow(net, frame, Schedule(), *bounds, kind=NativeEngine, precision=precision)
+    check = follow(net, frame, Schedule(), *bounds, kind=NativeBackend, precision=precision)
     for t in range(4):
         check.step(frame)
         frame = frame.clone()
@@ -251,16 +252,16 @@ def test_fixed_masks_are_the_shares_asked_for(make_hrnet, make_moving_video) -> 
     net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
     net = skippose.convert(net, InputNormGate(0.3, block=4)).eval()
     video = make_moving_video(3, 1, (64, 64))
-    engine = NativeEngine(net, video[0], Schedule())
-    engine.step(video[0])
+    backend = NativeBackend(net, video[0], Schedule())
+    backend.step(video[0])
     cells = torch.zeros(4, 4, dtype=torch.bool)
     cells[:2] = True
-    engine.fix_masks(cells)
-    engine.step(video[1])
-    assert set(engine.report().densities.values()) == {0.5}
-    engine.fix_masks(None)
-    engine.step(video[1])
-    assert engine.report().gmacs < 0.3 * engine.report().dense_gmacs
+    backend.fix_masks(cells)
+    backend.step(video[1])
+    assert set(backend.report().densities.values()) == {0.5}
+    backend.fix_masks(None)
+    backend.step(video[1])
+    assert backend.report().gmacs < 0.3 * backend.report().dense_gmacs
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -272,21 +273,21 @@ def test_changes_that_come_and_go_add_up_to_none(precision, make_hrnet, make_mov
         make_moving_video(1, 2, (64, 64))[0],
         make_moving_video(1, 2, (64, 64), seed=1)[0],
     )
-    engine = NativeEngine(net, scene, Schedule(), precision=precision, threads=2)
-    engine.step(scene)
+    backend = NativeBackend(net, scene, Schedule(), precision=precision, threads=2)
+    backend.step(scene)
     for t in range(40):  # a hundredth up, a hundredth down
-        engine.step(scene + (0.01 * noise if t % 2 else 0))
-    assert engine.report().gmacs == 0
+        backend.step(scene + (0.01 * noise if t % 2 else 0))
+    assert backend.report().gmacs == 0
     for t in range(40):  # a hundredth up, and up
-        engine.step(scene + 0.01 * t * noise)
-    assert engine.report().gmacs > 0.001 * engine.report().dense_gmacs
+        backend.step(scene + 0.01 * t * noise)
+    assert backend.report().gmacs > 0.001 * backend.report().dense_gmacs
 
 
 def test_masks_that_gates_gave_can_be_imposed(make_hrnet, make_moving_video) -> None:
     net = make_hrnet(8, modules=(1, 1, 1), blocks=1)
     net = skippose.convert(net, InputNormGate(0.3, block=4)).eval()
     video = make_moving_video(5, 2, (64, 64))
-    live, replayed = (NativeEngine(net, video[0], Schedule()) for _ in range(2))
+    live, replayed = (NativeBackend(net, video[0], Schedule()) for _ in range(2))
     for t, frame in enumerate(video):
         expected = live.step(frame)
         if t:
@@ -309,13 +310,13 @@ def test_a_gate_whose_mask_is_released_knows_what_moved_meanwhile(p) -> None:
     stream = Stream(net, backend="native")
     frame = torch.randn(1, 8, 16, 16)
     stream(frame)
-    engine = stream._engine
-    assert engine is not None
-    engine.fix_masks(torch.zeros(1, 1, dtype=torch.bool))
+    backend = stream._backend
+    assert backend is not None
+    backend.fix_masks(torch.zeros(1, 1, dtype=torch.bool))
     frame = frame.clone()
     frame[:, :, 4:8, 4:8] += 5
     stream(frame)
-    engine.fix_masks(None)
+    backend.fix_masks(None)
     frame = frame.clone()
     frame[:, :, 8, 8] += 0.2  # the block above reads this pixel
     torch.testing.assert_close(stream(frame), net(frame), rtol=1e-4, atol=1e-4)
@@ -344,7 +345,7 @@ def test_a_state_goes_on_under_another_threshold_and_norm(before, after) -> None
     torch.testing.assert_close(outputs[0], make(*after)(again), rtol=1e-5, atol=1e-5)
 
 
-def test_what_gates_compute_in_a_frame_that_is_cut_is_the_same_in_all_engines() -> None:
+def test_what_gates_compute_in_a_frame_that_is_cut_is_the_same_in_all_backends() -> None:
     net = one_layer(GumbelGate(init_open=5.0))
     frame = torch.randn(1, 8, 16, 16)
     moved = frame.clone()
@@ -458,7 +459,7 @@ def test_the_report_shows_the_state_and_it_is_small(
         stream(frame)
         memory = stream.report().memory
         assert memory.conv_bytes == seen * size
-        assert memory.state_bytes == stream._engine.state_bytes
+        assert memory.state_bytes == stream._backend.state_bytes
         assert 0.5 < memory.ratio <= 2.5
         assert str(stream.report()).endswith(str(memory))
         before = memory.state_bytes
@@ -499,7 +500,7 @@ def test_what_it_does_not_take(options, frame, message, make_hrnet) -> None:
         Stream(net, backend="native", **options)(frame)
 
 
-def test_other_paddings_are_left_to_the_other_engines() -> None:
+def test_other_paddings_are_left_to_the_other_backends() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")).eval()
     net = skippose.convert(net, InputNormGate(0.1)).eval()
     frame = torch.randn(1, 3, 16, 16)
@@ -512,7 +513,7 @@ def test_other_paddings_are_left_to_the_other_engines() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(24, 1), (48, 2)])
-def test_large_kernels_are_left_to_the_other_engines(kernel, stride) -> None:
+def test_large_kernels_are_left_to_the_other_backends(kernel, stride) -> None:
     up = nn.ConvTranspose2d(4, 2, kernel, stride)  # 576 taps for each output
     net = skippose.convert(
         nn.Sequential(nn.Conv2d(3, 4, 1), up), InputNormGate(0.1), lambda m, n: n == "0"
@@ -521,7 +522,7 @@ def test_large_kernels_are_left_to_the_other_engines(kernel, stride) -> None:
         Stream(net.eval(), backend="native")(torch.randn(1, 3, 16, 16))
 
 
-def test_without_the_library_the_portable_engine_serves(monkeypatch, make_hrnet) -> None:
+def test_without_the_library_the_portable_backend_serves(monkeypatch, make_hrnet) -> None:
     monkeypatch.setattr(library, "PATH", library.PATH.with_name("absent.so"))
     library.load.cache_clear()
     try:

@@ -1,4 +1,4 @@
-"""The portable engine: a captured network in plain torch, touching only blocks that changed.
+"""The block backend: a captured network in plain torch, touching only blocks that changed.
 
 Every value lives in one buffer, channels innermost. A convolution asks its gate about the blocks
 whose receptive field changed, gathers the patches of those that open, convolves them as a batch,
@@ -18,12 +18,12 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from skippose.backends.base import Engine, check_layers, copy_saved, gated_layers, kind_of
+from skippose.backends.base import Backend, check_layers, copy_saved, gated_layers, kind_of
 from skippose.backends.torch_blocks.conv import ConvNode
 from skippose.backends.torch_blocks.gates import ChangeGate, GateError
 from skippose.backends.torch_blocks.maps import Map, Tables
 from skippose.backends.torch_blocks.nodes import DenseNode, Frame, LocalNode, Maps, Node
-from skippose.backends.torch_maps.engine import FunctionalEngine
+from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.ops.geometry import accumulation_dtype
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
@@ -70,20 +70,20 @@ class _Nodes:
         return self._plan.tile(self._plan.values[op.output].size)
 
 
-class TorchEngine(Engine):
+class BlocksBackend(Backend):
     """See the module; on a CPU."""
 
     name = "torch"
 
     @classmethod
-    def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Engine:
+    def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Backend:
         """On a CPU this; elsewhere, and for gates that only know whole maps, the other one."""
         if not frame.is_cpu:
-            return FunctionalEngine(net, frame, schedule, **options)
+            return MapsBackend(net, frame, schedule, **options)
         try:
             return cls(net, frame, schedule, **options)
         except GateError as error:
-            whole = FunctionalEngine(net, frame, schedule, **options)
+            whole = MapsBackend(net, frame, schedule, **options)
             whole.notice = f"it computes every convolution in full: {error}"
             return whole
 

@@ -1,4 +1,4 @@
-"""The native engine: a captured network run by the compiled library, one call per frame."""
+"""The native backend: a captured network run by the compiled library, one call per frame."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from skippose.backends.base import (
-    Engine,
+    Backend,
     check_layers,
     copy_saved,
     gated_layers,
@@ -36,7 +36,7 @@ from skippose.report import Report, StateMemory
 _KEPT = (BufferKind.z, BufferKind.held, BufferKind.power, BufferKind.linear, BufferKind.scale)
 
 
-class NativeEngine(Engine):
+class NativeBackend(Backend):
     """See the module. Frames are float32, on a CPU.
 
     Options: ``precision``, ``'float32'`` (default) or ``'bfloat16'``: maps and weights are
@@ -65,7 +65,7 @@ class NativeEngine(Engine):
             raise ValueError(f"threads must be an integer of at least 1, got {threads!r}")
         if frame.dtype != torch.float32 or frame.device.type != "cpu":
             raise BackendError(
-                f"the native engine takes float32 frames on a CPU, got {frame.dtype} on "
+                f"the native backend takes float32 frames on a CPU, got {frame.dtype} on "
                 f"{frame.device}"
             )
         isa = best() if self.isa is None else self.isa
@@ -81,7 +81,7 @@ class NativeEngine(Engine):
             self.slots, int(isa), int(precision == "bfloat16"), threads
         )
         if not self._handle:
-            raise MemoryError("the native engine could not be made")
+            raise MemoryError("the native backend could not be made")
         weakref.finalize(self, self._library.skp_free, self._handle)
         self._build(lowered)
 
@@ -262,7 +262,7 @@ class NativeEngine(Engine):
         layers: dict[str, dict[str, Tensor]] = {}
         for i, op in self.ops.items():
             kept = {k.name: b.clone() for k in _KEPT if (b := self._buffer(i, k)) is not None}
-            # Of which layer: its outputs, as every engine's state has them.
+            # Of which layer: its outputs, as every backend's state has them.
             nothing = torch.empty(0, dtype=torch.uint8, device="cpu")
             layers[str(op.key)] = {**kept, "memory": kept.pop("z", nothing)}
             layers[str(op.key)]["z"] = self.map(op.output).clone()

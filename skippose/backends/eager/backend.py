@@ -1,4 +1,4 @@
-"""The engine of any network: its own modules, each convolution in its step form."""
+"""The backend of any network: its own modules, each convolution in its step form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from skippose.backends.base import Engine, check_layers, kind_of
+from skippose.backends.base import Backend, check_layers, kind_of
 from skippose.frames_pass import Call, FramesPass, NetState
 from skippose.layers import gated_layers, module_names
 from skippose.ops import SkipState
@@ -16,7 +16,7 @@ from skippose.ops.schedule import Schedule
 from skippose.report import Report
 
 
-class EagerEngine(Engine):
+class EagerBackend(Backend):
     """Correct rather than fast; a failure in the middle of a frame changes nothing."""
 
     name = "eager"

@@ -1,4 +1,4 @@
-"""The portable engine where asking the device costs more than computing: on GPUs.
+"""The whole-map backend: where asking the device costs more than computing: on GPUs.
 
 Every convolution runs in full and its gate selects, so that no layer waits for the host: that
 saves no arithmetic. On CUDA devices a frame is one graph, launched as a whole.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from skippose.backends.base import (
-    Engine,
+    Backend,
     check_layers,
     copy_saved,
     gated_layers,
@@ -34,7 +34,7 @@ FORM = "functional"
 
 
 class Held(NamedTuple):
-    """What an engine carries from frame to frame.
+    """What a backend carries from frame to frame.
 
     Attributes:
         age: (S,) frames since each slot began.
@@ -49,7 +49,7 @@ class Held(NamedTuple):
     frames: Tensor
 
 
-class FunctionalEngine(Engine):
+class MapsBackend(Backend):
     """See the module. A failure in the middle of a frame changes nothing."""
 
     name = "torch"
