@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter, index
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from skippose.backends.base import (
-    BACKENDS,
-    Backend,
-    backends,
-    not_finite,
-    unavailable,
-)
+from skippose.backends.base import Backend, not_finite
+from skippose.backends.masks import Mask
+from skippose.backends.registry import backend_names, candidates, unavailable
 from skippose.layers import SkipConv2d, active_pass
 from skippose.layers.network import original, require_gated
 from skippose.one_at_a_time import OneAtATime
@@ -36,8 +32,9 @@ class Stream:
 
     The state lives here and not in the network: any number of streams, in any number of threads,
     share one network. One stream is for one thread at a time: while a call, :meth:`reset`,
-    :meth:`report`, :meth:`state_dict` or :meth:`load_state_dict` runs, any other of them raises
-    RuntimeError. A frame that is refused leaves the stream as it was.
+    :meth:`report`, :meth:`masks`, :meth:`fix_masks`, :meth:`state_dict` or :meth:`load_state_dict`
+    runs, any other of them raises RuntimeError. A frame that is refused leaves the stream as it
+    was.
 
     The captured backends read the network when a video begins: after changing it, call
     :meth:`reset`. What they do not see even then, as a ``forward`` that was replaced, is said at
@@ -74,9 +71,9 @@ class Stream:
         given = {"precision": precision, "threads": threads}
         self._options = {k: v for k, v in given.items() if v is not None}
         try:
-            self._candidates = backends(backend, list(self._options))
+            self._candidates = candidates(backend, list(self._options))
         except ValueError as error:
-            if self._options and backend in BACKENDS:
+            if self._options and backend in backend_names():
                 raise ValueError(
                     f"{error} (got {self._options}): convert the network itself, or set torch's "
                     "threads"
@@ -218,6 +215,47 @@ class Stream:
 
     def _report(self) -> Report:
         return self._past if self._backend is None else self._past + self._backend.report()
+
+    def masks(self) -> dict[str, Mask]:
+        """Where each gated layer computed in the last frame.
+
+        Returns:
+            By the layers' names in the report, copies: a mask's ``opened`` is (S, Hb, Wb) bool, a
+            value for each ``block`` of (rows, columns) outputs; ``size`` is (H', W'), the outputs.
+            Slots that were computed in full are open everywhere.
+
+        Raises:
+            ValueError: before the first frame, or of a backend that does not know.
+            RuntimeError: while the stream is used elsewhere.
+        """
+        with self._alone:
+            return self._running("no frame was computed yet, so that there are no masks").masks()
+
+    def fix_masks(self, masks: Tensor | Mapping[str, Mask] | None) -> None:
+        """Imposes masks: from the next frame on these places are computed, and no gate is asked.
+
+        This measures what computing costs apart from deciding, or at a share of the network that
+        is chosen. Slots that begin are computed in full all the same. :meth:`reset` of all slots
+        takes the masks away.
+
+        Args:
+            masks: (rows, columns) bool, cells that divide the frame: a block is computed if its
+                centre lies in a True cell. Or masks by layer, as :meth:`masks` of a stream of as
+                many slots gives them; a layer that is not among them asks its gate. None: gates
+                are asked again.
+
+        Raises:
+            ValueError: before the first frame, for masks that do not fit, or of a backend that
+                does not impose any; nothing has changed then.
+            RuntimeError: while the stream is used elsewhere.
+        """
+        with self._alone:
+            self._running("masks are imposed after the first frame").fix_masks(masks)
+
+    def _running(self, otherwise: str) -> Backend:
+        if self._backend is None:
+            raise ValueError(f"{otherwise}; give the stream a frame first")
+        return self._backend
 
     def __reduce__(self) -> NoReturn:
         """For copy and pickle: memory that backends share with compiled code has no copy."""

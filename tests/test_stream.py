@@ -542,7 +542,7 @@ def one_layer(gate: skippose.Gate) -> nn.Module:
 def impose(stream: skippose.Stream, share: int | None) -> None:
     """Opens all or nothing of every layer; None asks its gate."""
     mask = None if share is None else torch.full((1, 1), bool(share))
-    stream._backend.fix_masks(mask)
+    stream.fix_masks(mask)
 
 
 BLOCKS = dict(block=4, block_mode="fixed")
@@ -604,7 +604,7 @@ def test_masks_are_imposed_where_nothing_moves():
     impose(stream, 1)
     with torch.no_grad():
         close(stream(x + 5), net(x + 5))
-    assert all(bool(mask.all()) for mask in stream._backend.masks().values())
+    assert all(bool(mask.opened.all()) for mask in stream.masks().values())
 
 
 # -- failures -------------------------------------------------------------------------------------

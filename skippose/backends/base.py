@@ -1,17 +1,17 @@
-"""What a stream asks of a backend, and which backends there are."""
+"""What a stream asks of a backend."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from skippose.layers import SkipConv2d, gated_layers, module_names
+from skippose.backends.masks import Mask
 from skippose.ops.schedule import Schedule
+from skippose.plan.errors import BackendError
 from skippose.report import Report
 
 
@@ -21,26 +21,6 @@ def not_finite(frame: Tensor) -> ValueError | None:
         return None
     bad = [s for s in range(frame.shape[0]) if not bool(torch.isfinite(frame[s]).all())]
     return ValueError(f"the frame has NaN or Inf in slots {bad}; no state was changed")
-
-
-def imposed_mask(
-    cells: Tensor | Mapping[Any, Tensor] | None, key: Any, slots: int, grid: tuple[int, int]
-) -> Tensor | None:
-    """What :meth:`Backend.fix_masks` imposes on a layer: (S, Hb, Wb); None where its gate is asked.
-
-    Args:
-        cells: as given there.
-        key: the layer's.
-        slots: S.
-        grid: its (rows, columns) of blocks.
-    """
-    if cells is None or isinstance(cells, Mapping):
-        return None if cells is None else cells.get(key)
-    at = [
-        (2 * torch.arange(n, dtype=torch.long, device=cells.device) + 1) * size // (2 * n)
-        for n, size in zip(grid, cells.shape, strict=True)
-    ]
-    return cells[at[0][:, None], at[1]].expand(slots, *grid)
 
 
 class Backend(ABC):
@@ -61,6 +41,10 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+    """What a stream's ``backend`` and its saved states call it."""
+    preference: ClassVar[float | None] = None
+    """Where it stands for ``'auto'``, which tries the largest first; None: used by name only.
+    ``native`` has 30, ``torch`` 20, and ``eager``, which runs any network, 10."""
     version: ClassVar[int] = 1
     """Of the backend's saved states."""
     options: ClassVar[frozenset[str]] = frozenset()
@@ -100,19 +84,31 @@ class Backend(ABC):
     def report(self) -> Report:
         """Costs of all frames so far."""
 
-    def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
-        """Opens what lies in these cells instead of asking the gates: for benchmarks.
+    def masks(self) -> dict[str, Mask]:
+        """Where the gated layers computed in the last frame, by the names of the report; copies.
+
+        Raises:
+            BackendError: if this backend does not know.
+        """
+        raise BackendError(f"backend {self.name!r} does not tell its masks")
+
+    def fix_masks(self, masks: Tensor | Mapping[str, Mask] | None) -> None:
+        """Computes in these places instead of asking the gates, from the next frame on.
+
+        Slots that begin are computed in full all the same.
 
         Args:
-            cells: (rows, columns) bool, dividing the frame; a block is open if its centre lies in
-                a True cell. Or what :meth:`masks` gave, each gated layer's own. None asks the
-                gates again.
-        """
-        raise NotImplementedError(f"backend {self.name!r} has no fixed masks")
+            masks: (rows, columns) bool, cells that divide the frame: a block is open if its centre
+                lies in a True cell. Or masks by layer, as :meth:`masks` gives them; a layer that
+                is not among them asks its gate. None asks the gates again.
 
-    def masks(self) -> dict[Any, Tensor]:
-        """The blocks that opened in the last frame, by layer: (S, Hb, Wb) bool, copies."""
-        raise NotImplementedError(f"backend {self.name!r} does not tell its masks")
+        Raises:
+            BackendError: if this backend cannot.
+            ValueError: for masks that do not fit; nothing has changed then.
+        """
+        raise BackendError(
+            f"backend {self.name!r} does not impose masks; Stream(net, backend='torch') does"
+        )
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
@@ -125,132 +121,3 @@ class Backend(ABC):
         Raises:
             ValueError: for a state of another network.
         """
-
-
-_BACKENDS: dict[str, Callable[[], type[Backend]]] = {}
-"""From the one that ``'auto'`` prefers; imported when asked for."""
-
-
-def _backend(name: str, module: str, attribute: str) -> None:
-    _BACKENDS[name] = lambda: getattr(import_module(module), attribute)
-
-
-_backend("native", "skippose.backends.native.backend", "NativeBackend")
-_backend("torch", "skippose.backends.torch_blocks.backend", "BlocksBackend")
-_backend("eager", "skippose.backends.eager.backend", "EagerBackend")
-
-BACKENDS = ("auto", *_BACKENDS)
-
-
-def backends(backend: str, options: Sequence[str]) -> list[type[Backend]]:
-    """The backends to try, in order.
-
-    Args:
-        backend: a name, or ``'auto'``.
-        options: names of the options that are wanted.
-
-    Raises:
-        ValueError: for an unknown backend, one that is not available here, or one without such an
-            option.
-    """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
-    found = []
-    for name, load in _BACKENDS.items():
-        if backend not in ("auto", name):
-            continue
-        kind = load()
-        reason = kind.unavailable()
-        if reason is None and set(options) <= kind.options:
-            found.append(kind)
-        elif backend != "auto":
-            raise ValueError(
-                f"backend {name!r} is not available: {reason}"
-                if reason
-                else f"backend {name!r} has no {', '.join(options)}"
-            )
-    if not found:
-        raise ValueError(f"no backend that is available here has {', '.join(options)}")
-    return found
-
-
-def unavailable() -> list[str]:
-    """What ``'auto'`` would prefer but cannot run here, and why."""
-    found = []
-    for name, load in _BACKENDS.items():
-        reason = load().unavailable()
-        if reason is not None:
-            found.append(f"not {name!r}: {reason}")
-    return found
-
-
-def kind_of(layer: SkipConv2d) -> dict[str, object]:
-    """What decides which fields a gated layer's state has, their shapes and meaning."""
-    assert layer.gate is not None
-    geometry = ("in_channels", "kernel_size", "stride", "padding", "dilation")
-    return (
-        {"reference": layer.reference}
-        | {k: getattr(layer, k) for k in geometry}
-        | layer.gate.state_kind()
-    )
-
-
-def check_layers(net: nn.Module, state: dict[str, Any], calls: set[str] | None = None) -> None:
-    """Whether saved layers are those of this network.
-
-    Args:
-        net: the network.
-        calls: ``name#call`` of all gated layers that the network calls, where that is known.
-        state: with ``gates`` (:func:`kind_of` by layer name) and ``layers`` (by ``name#call``, each
-            with the tensor ``z``, (S, O, ...)).
-
-    Raises:
-        ValueError: naming the first layer that differs.
-    """
-    names, gated = set(module_names(net).values()), gated_layers(net)
-    for key, tensors in state["layers"].items():
-        name = key.rpartition("#")[0]
-        if name not in names:
-            raise ValueError(f"the state has a layer {name!r} that the network lacks")
-        if name not in gated:
-            raise ValueError(f"the state has gated layer {key!r}; the network's has no gate")
-        found, expected = tensors["z"].shape[1], gated[name].out_channels
-        if found != expected:
-            raise ValueError(
-                f"the state of layer {key!r} has {found} channels, the network's layer {expected}"
-            )
-    for name, kind in state["gates"].items():
-        if name not in gated:
-            raise ValueError(f"the state has gated layer {name!r}; the network has no such one")
-        mine = kind_of(gated[name])
-        if kind != mine:
-            fields = [k for k in mine | kind if mine.get(k) != kind.get(k)]
-            theirs, ours = ({k: of.get(k) for k in fields} for of in (kind, mine))
-            raise ValueError(f"the state of layer {name!r} is of {theirs}, the layer has {ours}")
-    # Not those in ``layers``: an auxiliary head may have a gate and not be called.
-    missing = gated.keys() - state["gates"].keys()
-    if missing:
-        raise ValueError(f"the state lacks gated layers of the network: {sorted(missing)[:5]}")
-    if calls is not None and calls != state["layers"].keys():
-        differ = sorted(calls ^ state["layers"].keys())
-        raise ValueError(f"either the state or the network, not both, has the calls {differ[:5]}")
-
-
-def copy_saved(pairs: Iterable[tuple[Tensor | None, Tensor | None]]) -> None:
-    """Writes what was saved into a backend's own memory: all of it, or nothing.
-
-    Args:
-        pairs: saved tensors and where they belong; None for what one side lacks.
-
-    Raises:
-        ValueError: if something is lacking, or of another shape or dtype.
-    """
-    whole = []
-    for saved, mine in pairs:
-        if saved is None or mine is None or (saved.shape, saved.dtype) != (mine.shape, mine.dtype):
-            raise ValueError(
-                "the state is of a network with other layers, or made by another version"
-            )
-        whole.append((saved, mine))
-    for saved, mine in whole:
-        mine.copy_(saved)

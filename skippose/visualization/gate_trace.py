@@ -100,24 +100,21 @@ class PassWatch:
 
     Args:
         net: the network.
-        keep_masks: also have the pass keep its masks.
 
     Raises:
         ValueError: for a network without gated layers.
     """
 
-    def __init__(self, net: nn.Module, keep_masks: bool = False) -> None:
+    def __init__(self, net: nn.Module) -> None:
         first = next(iter(gated_layers(net).values()), None)
         if first is None:
             raise ValueError(f"{type(net).__name__} has no gated convolution")
         self.run: FramesPass | None = None
-        self._keep_masks = keep_masks
         self._handle: RemovableHandle = first.register_forward_pre_hook(self._see)
 
     def _see(self, *_: Any) -> None:
         run = active_pass()
         if isinstance(run, FramesPass):
-            run.keep_masks = run.keep_masks or self._keep_masks
             self.run = run
 
     def remove(self) -> None:

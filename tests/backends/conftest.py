@@ -129,15 +129,17 @@ class LayerByLayer:
     @torch.no_grad()
     def step(self, frame: Tensor) -> Tensor:
         """A frame through the backend, every operation checked."""
-        age = self.backend._age.clone()
+        age = self.backend.age
         output = self.backend.step(frame)
-        dense = self.backend.schedule.due(age) | (self.backend._age == 1)  # cuts begin anew
-        maps, masks = self._inside()
+        dense = self.backend.schedule.due(age) | (self.backend.age == 1)  # cuts begin anew
+        maps, masks = self.backend.maps(), self.backend.masks()
+        maps = {v: m.to(frame.dtype) for v, m in maps.items()}
         torch.testing.assert_close(maps[0], frame, rtol=self.tolerance, atol=self.tolerance)
         for op in self.plan.ops:
             inputs = [maps[v] for v in op.inputs]
             if op.gated is not None:
-                z = self._gated(op, inputs[0], masks[op.key][:, None], dense)
+                opened = masks[self.backend.names[op.key]].opened[:, None]
+                z = self._gated(op, inputs[0], opened, dense)
                 expected = op.activation(op.finish(z.to(frame.dtype), inputs[1:]).clone())
             else:
                 expected = op.apply(inputs, self.plan.values[op.output])
@@ -146,16 +148,6 @@ class LayerByLayer:
             allowed = self.tolerance * float(expected.abs().max().clamp_min(1e-3))
             assert worst <= allowed, f"{op.label} {op.key}: {worst} > {allowed}"
         return output
-
-    def _inside(self) -> tuple[dict, dict]:
-        """The backend's maps by value, and its masks (S, Hb, Wb) bool by key."""
-        backend = self.backend
-        if isinstance(backend, BlocksBackend):
-            maps = {v: m.images.clone() for v, m in backend.maps.items()}
-            return maps, {node.op.key: node.opened for node in backend.convs}
-        used = {0, *(v for op in self.plan.ops for v in (*op.inputs, op.output))}
-        maps = {v: backend.map(v).float() for v in used}
-        return maps, {op.key: backend.opened(i).bool() for i, op in backend.ops.items()}
 
     def _empty(self, op: Conv, slots: int) -> SkipState:
         value = self.plan.values[op.inputs[0]]

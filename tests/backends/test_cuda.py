@@ -118,6 +118,29 @@ def test_a_stream_moves_and_begins_anew(reference, make_hrnet, make_moving_video
     assert not torch.equal(*outputs), "an output lies where the next one is written"
 
 
+@pytest.mark.parametrize("reference", POLICIES)
+def test_masks_are_told_and_imposed(reference, make_hrnet, make_moving_video):
+    net = make_net(make_hrnet, "input", reference)
+    video = make_moving_video(7, 2, (64, 64)).double()
+    live, again = (
+        skippose.Stream(make_net(make_hrnet, "input", reference).cuda(), backend="torch")
+        for _ in range(2)
+    )
+    here = skippose.Stream(net, backend="torch")
+    for t, frame in enumerate(video):
+        output = live(frame.cuda())
+        here(frame)
+        for name, mask in here.masks().items():
+            assert torch.equal(live.masks()[name].opened.cpu(), mask.opened), (t, name)
+        if t == 4:
+            again.fix_masks(None)
+        elif t:
+            again.fix_masks(live.masks())
+        torch.testing.assert_close(again(frame.cuda()), output)
+    assert again.report().densities == pytest.approx(live.report().densities)
+    assert 0.02 < live.report().sparsity < 0.98
+
+
 def test_a_wait_would_be_counted():
     assert syncs(lambda: torch.ones(3, device="cuda").sum().item()) == 1
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import skippose
-from skippose.backends.base import BACKENDS
+from skippose.backends import BACKENDS
 from skippose.export import can_export
 from skippose.gates import GATES, Gate, register_gate
 from skippose.ops import Convolution
@@ -67,7 +67,7 @@ def make_video(frames: int = 6) -> Tensor:
 
 
 @pytest.mark.parametrize("reference", ["hold", "previous"])
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "auto"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_it_streams_as_it_runs_in_clips(kind, backend, reference):
     net, video = make_net(dict(type=kind.__name__, block=2), reference).eval(), make_video()
     with skippose.clips(len(video)) as run, torch.no_grad():

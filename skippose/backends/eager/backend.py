@@ -6,29 +6,36 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from skippose.backends.base import Backend, check_layers, kind_of
-from skippose.frames_pass import Call, FramesPass, NetState
-from skippose.layers import gated_layers, module_names
+from skippose.backends.base import Backend
+from skippose.backends.masks import Mask
+from skippose.backends.registry import register_backend
+from skippose.backends.saved_state import check_layers, kinds_of
+from skippose.frames_pass import Call, CallRecord, FramesPass, NetState
+from skippose.layers import module_names
 from skippose.ops import SkipState
 from skippose.ops.schedule import Schedule
 from skippose.report import Report
 
 
+@register_backend
 class EagerBackend(Backend):
     """Correct rather than fast; a failure in the middle of a frame changes nothing."""
 
     name = "eager"
+    preference = 10
 
     def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
         self.net, self.schedule = net, schedule
         self._state: NetState | None = None
         self._calls: list[Call] | None = None
+        self._records: dict[Call, CallRecord] = {}
         self._report = Report()
 
     def step(self, frame: Tensor) -> Any:
-        run = FramesPass(1, self.schedule, self._state, keep_state=True)
+        run = FramesPass(1, self.schedule, self._state, keep_state=True, keep_masks=True)
         run.expect(self.net)
         with run.opened():
             output = self.net(frame)
@@ -44,6 +51,7 @@ class EagerBackend(Backend):
         report, state = self._report + run.report(self.net), run.state
         # Everything went through: commit.
         self._report, self._state, self._calls = report, state, calls
+        self._records = run.records
         return output
 
     def forget(self, slots: Sequence[int]) -> None:
@@ -55,12 +63,26 @@ class EagerBackend(Backend):
     def report(self) -> Report:
         return self._report
 
+    def masks(self) -> dict[str, Mask]:
+        names = module_names(self.net)
+        found = {}
+        for call, record in self._records.items():
+            if record.density is None:
+                continue  # a layer without a gate
+            name = names[call.layer] + (f"#{call.number}" if call.number else "")
+            if record.gate is None:  # a gate that is not asked: one block, which is open
+                opened = torch.ones_like(record.density, dtype=torch.bool)[:, :, None]
+                found[name] = Mask(opened, record.out_size, record.out_size)
+            else:
+                found[name] = Mask(record.gate[:, 0, 0].clone(), record.block, record.out_size)
+        return found
+
     def state_dict(self) -> dict[str, Any]:
         assert self._state is not None and self._calls is not None
         names = module_names(self.net)
         return {
             "age": self._state.age.clone(),
-            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
+            "gates": kinds_of(self.net),
             "calls": [f"{names[c.layer]}#{c.number}" for c in self._calls],
             "layers": {
                 f"{names[call.layer]}#{call.number}": {

@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from enum import IntEnum
 from typing import Any, ClassVar
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from skippose.backends.base import (
-    Backend,
-    check_layers,
-    copy_saved,
-    gated_layers,
-    imposed_mask,
-    kind_of,
-    not_finite,
-)
+from skippose.backends.base import not_finite
+from skippose.backends.masks import Imposed, blocks_of
 from skippose.backends.native import memory
 from skippose.backends.native.interface import Floats, Ints
 from skippose.backends.native.library import BufferKind, SkpConv, Slot, Status, best, has, load
 from skippose.backends.native.lower import LoweredPlan
+from skippose.backends.plan_backend import Counts, PlanBackend
+from skippose.backends.registry import register_backend
 from skippose.ops.schedule import Schedule
-from skippose.plan.capture import capture
 from skippose.plan.errors import BackendError
-from skippose.plan.operators.conv import Conv
-from skippose.plan.plan import Plan
-from skippose.report import Report, StateMemory
+from skippose.report import StateMemory
 
-_KEPT = (BufferKind.z, BufferKind.held, BufferKind.power, BufferKind.linear, BufferKind.scale)
+_KEPT = (BufferKind.held, BufferKind.power, BufferKind.linear, BufferKind.scale)
 
 
-class NativeBackend(Backend):
+@register_backend
+class NativeBackend(PlanBackend):
     """See the module. Frames are float32, on a CPU.
 
     Options: ``precision``, ``'float32'`` (default) or ``'bfloat16'``: maps and weights are
@@ -45,6 +35,8 @@ class NativeBackend(Backend):
     """
 
     name = "native"
+    preference = 30
+    form = "native"
     options = frozenset({"precision", "threads"})
     # In torch it would be done by its own threads, which then spin where ours should run.
     checks_values = True
@@ -71,12 +63,10 @@ class NativeBackend(Backend):
         isa = best() if self.isa is None else self.isa
         if not has(isa):
             raise BackendError(f"this CPU, or this build, lacks {isa.name}")
-        self.net, self.schedule, self.precision = net, schedule, precision
-        self.plan: Plan = capture(net, frame)
-        self.slots = frame.shape[0]
+        super().__init__(net, frame, schedule, **options)
+        self.precision = precision
         lowered = LoweredPlan(self.plan)
         self._library = load()[0]
-        self._age = torch.zeros(self.slots, dtype=torch.long, device="cpu")
         self._handle = self._library.skp_new(
             self.slots, int(isa), int(precision == "bfloat16"), threads
         )
@@ -93,8 +83,8 @@ class NativeBackend(Backend):
             size = (v.height, v.width, v.channels) if v.id in set(self._used) else (1, 1, 1)
             library.skp_add_map(self._handle, *size, v.id in lowered.changes, v.id in lowered.added)
         self._convs: list[Any] = []
-        self.ops: dict[int, Conv] = {}
-        """Gated ones by their number among the library's convolutions."""
+        # By gated layer, in the plan's order: its number among the library's convolutions.
+        self._gated: dict[str, int] = {}
         for made in lowered.operations:
             struct = made.struct
             is_conv = isinstance(struct, SkpConv)
@@ -105,17 +95,18 @@ class NativeBackend(Backend):
             if is_conv:
                 self._convs.append(struct)
                 if made.conv is not None:
-                    self.ops[index] = made.conv
+                    self._gated[self.names[made.conv.key]] = index
         if library.skp_finish(self._handle):
             raise MemoryError("no memory for the network's maps")
         count = len(self._convs)
         # A view of the library's own counters: (convolutions, S, 2).
         counts = ctypes.addressof(library.skp_counts(self._handle).contents)
-        self._counts = memory.view(counts, torch.int64, count, self.slots, 2)
-        outputs = [c.oh * c.ow for c in self._convs]
-        self._outputs = torch.tensor(outputs, dtype=torch.float64, device="cpu")
-        self._sums = torch.zeros(count, 2, dtype=torch.float64, device="cpu")
-        self._frames = self._first_frames = 0
+        self._counts_by_conv = memory.view(counts, torch.int64, count, self.slots, 2)
+        chosen = list(self._gated.values())
+        self._rows = torch.tensor(chosen, dtype=torch.long, device="cpu")
+        outputs = [self._convs[i].oh * self._convs[i].ow for i in chosen]
+        self._outputs = torch.tensor(outputs, dtype=torch.float64, device="cpu")[:, None, None]
+        self._opened = {name: self._open_blocks(i) for name, i in self._gated.items()}
         self._wanted = {v: self._shape(v) for v in sorted(set(plan.outputs))}
         self._wanted_ids = (ctypes.c_int32 * len(self._wanted))(*self._wanted)
 
@@ -126,32 +117,32 @@ class NativeBackend(Backend):
 
     # -- frames ----------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def step(self, frame: Tensor) -> Any:
-        # Ordinary tensors: the caller may write to them.
-        made = {v: memory.empty(*shape) for v, shape in self._wanted.items()}
-        self._run(memory.readable(frame, torch.float32), made)
-        outputs = [self.plan.values[v].as_output(made[v]) for v in self.plan.outputs]
-        return pytree.tree_unflatten(outputs, self.plan.tree)
+    def advance(self, frame: Tensor, counts: Counts) -> tuple[dict[int, Tensor], Counts]:
+        with torch.inference_mode(False):  # ordinary tensors: the caller may write to them
+            made = {v: memory.empty(*shape) for v, shape in self._wanted.items()}
+        read = memory.readable(frame, torch.float32)
+        cut = self._run(read, self.schedule.due(counts.age).tolist(), made)
+        shares = self._counts_by_conv.index_select(0, self._rows) / self._outputs
+        return made, counts.after(shares.transpose(1, 2), cut)
 
-    @torch.inference_mode()
-    def _run(self, frame: Tensor, made: dict[int, Tensor]) -> None:
-        due, first = self.schedule.due(self._age), self._age == 0
-        dense = (ctypes.c_uint8 * self.slots)(*due.tolist())
+    def _run(self, frame: Tensor, due: list[bool], made: dict[int, Tensor]) -> Tensor | None:
+        """One frame into ``made``; returns which slots were cut, (S,), where any can be."""
+        slots = (ctypes.c_uint8 * self.slots)(*due)
         pointers = (Floats * len(made))(
             *(memory.address(made[v], torch.float32, s) for v, s in self._wanted.items())
         )
-        cut = -1.0 if self.schedule.cut is None else self.schedule.cut
+        cut = self.schedule.cut
         status = self._library.skp_run(
             self._handle,
             memory.address(frame, torch.float32, self._shape(0)),
-            dense,
-            cut,
+            slots,
+            -1.0 if cut is None else cut,
             len(made),
             ctypes.cast(self._wanted_ids, Ints),
             pointers,
         )
         if status == Status.no_memory:
+            self.broken = True  # some layers may have been computed
             raise MemoryError("no memory for the network's outputs")
         if status == Status.forked:
             raise RuntimeError(
@@ -162,52 +153,36 @@ class NativeBackend(Backend):
             error = not_finite(frame)
             assert error is not None
             raise error
-        counted = ~first
-        if bool(counted.any()):
-            shares = self._counts[:, counted].double().sum(1) / self._outputs[:, None]
-            self._sums += shares
-        self._frames += int(counted.sum())
-        self._first_frames += int(first.sum())
-        if self.schedule.cut is not None:
-            cut_now = [flag == Slot.cut for flag in dense]
-            self._age[torch.tensor(cut_now, dtype=torch.bool, device="cpu")] = 0
-        self._age += 1
+        if cut is None:
+            return None
+        return torch.tensor([s == Slot.cut for s in slots], dtype=torch.bool, device="cpu")
+
+    # -- masks -----------------------------------------------------------------------------------
+
+    def opened(self) -> dict[str, Tensor]:
+        return {name: blocks.bool() for name, blocks in self._opened.items()}
 
     @torch.inference_mode()
-    def forget(self, slots: Sequence[int]) -> None:
-        self._age[list(slots)] = 0
-
-    @torch.inference_mode()
-    def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
-        # All of them are found good before the first one is taken.
-        masks: list[Tensor] = []
-        pointers: list[Any] = []
-        for i, conv in enumerate(self._convs):
-            grid = (-(-conv.oh // conv.block_h), -(-conv.ow // conv.block_w))
-            key = self.ops[i].key if i in self.ops else None
-            mask = imposed_mask(cells, key, self.slots, grid)
-            if mask is None:
-                pointers.append(None)
-                continue
-            masks.append(memory.readable(mask, torch.uint8))
-            pointers.append(memory.address(masks[-1], torch.uint8, (self.slots, *grid)))
-        for i, pointer in enumerate(pointers):
+    def impose(self, masks: Imposed | None) -> None:
+        names = {number: name for name, number in self._gated.items()}
+        for i in range(len(self._convs)):
+            mask = None if masks is None else masks.on(names.get(i), self._grid(i)[1:])
+            if mask is not None:
+                mask = memory.readable(mask, torch.uint8)
+            pointer = None if mask is None else memory.address(mask, torch.uint8, self._grid(i))
             self._library.skp_set_mask(self._handle, i, pointer)  # which copies it
 
-    @torch.inference_mode()
-    def masks(self) -> dict[Any, Tensor]:
-        return {op.key: self.opened(i).bool() for i, op in self.ops.items()}
+    def _open_blocks(self, conv: int) -> Tensor:
+        """A view of a convolution's mask in the last frame, (S, Hb, Wb) uint8."""
+        flat = self._buffer(conv, BufferKind.open)
+        assert flat is not None
+        return flat.view(self._grid(conv))
 
-    def report(self) -> Report:
-        rows = [replace(row, density_sum=float(self._frames)) for row in self.plan.costs]
-        for i, op in self.ops.items():
-            if op.cost is not None:
-                computed, looked = self._sums[i].tolist()
-                rows[op.cost] = replace(
-                    rows[op.cost], density_sum=computed, gate_density_sum=looked
-                )
-        taken = StateMemory(self.state_bytes, self._conv_bytes())
-        return Report(tuple(rows), self._frames, self._first_frames, taken)
+    def _grid(self, conv: int) -> tuple[int, int, int]:
+        """(S, Hb, Wb) of a convolution."""
+        struct = self._convs[conv]
+        grid = blocks_of((struct.oh, struct.ow), (struct.block_h, struct.block_w))
+        return self.slots, *grid
 
     # -- what is inside --------------------------------------------------------------------------
 
@@ -233,6 +208,12 @@ class NativeBackend(Backend):
         """Whether maps are bfloat16."""
         return self.precision == "bfloat16"
 
+    def state_memory(self) -> StateMemory:
+        return StateMemory(self.state_bytes, self._conv_bytes())
+
+    def maps(self) -> dict[int, Tensor]:
+        return {v: self.map(v).clone() for v in self._used}
+
     def map(self, value: int) -> Tensor:
         """A view of a map, (S, C, H, W); bfloat16 or float32."""
         v = self.plan.values[value]
@@ -244,62 +225,39 @@ class NativeBackend(Backend):
             0, 3, 1, 2
         )
 
-    def opened(self, conv: int) -> Tensor:
-        """A view of a convolution's mask in the last frame, (S, Hb, Wb) uint8."""
-        struct = self._convs[conv]
-        flat = self._buffer(conv, BufferKind.open)
-        assert flat is not None
-        rows = -(-struct.oh // struct.block_h)
-        return flat.view(self.slots, rows, -1)
-
     def _buffer(self, conv: int, kind: IntEnum) -> Tensor | None:
         return _memory(self._library.skp_conv_buffer(self._handle, conv, int(kind)))
 
     # -- moving ----------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def state_dict(self) -> dict[str, Any]:
+    def buffers(self) -> dict[str, Any]:
         layers: dict[str, dict[str, Tensor]] = {}
-        for i, op in self.ops.items():
-            kept = {k.name: b.clone() for k in _KEPT if (b := self._buffer(i, k)) is not None}
-            # Of which layer: its outputs, as every backend's state has them.
-            nothing = torch.empty(0, dtype=torch.uint8, device="cpu")
-            layers[str(op.key)] = {**kept, "memory": kept.pop("z", nothing)}
-            layers[str(op.key)]["z"] = self.map(op.output).clone()
+        for name, i in self._gated.items():
+            op = self.layers[name]
+            # What is held has no memory of its own where the output map is what is held.
+            fields = {k.name: self._buffer(i, k) for k in _KEPT} | {
+                "memory": self._buffer(i, BufferKind.z),
+                "z": self.map(op.output),
+            }
+            layers[str(op.key)] = {k: v for k, v in fields.items() if v is not None}
         frame = _memory(self._library.skp_last_frame(self._handle))
         assert frame is not None
-        return {
-            "age": self._age.clone(),
-            "precision": self.precision,
-            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
-            "last_frame": frame.clone(),
-            "maps": {v: self.map(v).clone() for v in self._used},
-            "layers": layers,
-        }
+        maps = {v: self.map(v) for v in self._used}
+        return {"last_frame": frame, "maps": maps, "layers": layers}
 
-    @torch.inference_mode()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        check_layers(self.net, state, self.plan.calls)
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "precision": self.precision}
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        super().check_state(state)
         if state["precision"] != self.precision:
             raise ValueError(
                 f"the state is in precision {state['precision']!r}, this stream computes in "
                 f"{self.precision!r}"
             )
-        pairs: list[tuple[Tensor | None, Tensor | None]] = [
-            (state["maps"].get(v), self.map(v) if v in self._used else None)
-            for v in {*self._used, *state["maps"]}
-        ]
-        for i, op in self.ops.items():
-            saved = state["layers"][str(op.key)]
-            for kind in _KEPT:
-                mine = self._buffer(i, kind)
-                theirs = saved.get("memory" if kind is BufferKind.z else kind.name)
-                if mine is not None or (theirs is not None and theirs.numel()):
-                    pairs.append((theirs, mine))
-        pairs.append((state["last_frame"], _memory(self._library.skp_last_frame(self._handle))))
-        copy_saved(pairs)
+
+    def loaded(self) -> None:
         self._library.skp_begin(self._handle)
-        self._age = state["age"].clone()
 
 
 def _memory(buffer: Any) -> Tensor | None:

@@ -9,16 +9,15 @@ blocks keep their values all the same.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from skippose.backends.base import Backend, check_layers, copy_saved, gated_layers, kind_of
+from skippose.backends.base import Backend
+from skippose.backends.masks import Imposed
+from skippose.backends.plan_backend import Counts, PlanBackend, owned
+from skippose.backends.registry import register_backend
 from skippose.backends.torch_blocks.conv import ConvNode
 from skippose.backends.torch_blocks.gates import ChangeGate, GateError
 from skippose.backends.torch_blocks.maps import Map, Tables
@@ -26,13 +25,9 @@ from skippose.backends.torch_blocks.nodes import DenseNode, Frame, LocalNode, Ma
 from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.ops.geometry import accumulation_dtype
 from skippose.ops.schedule import Schedule
-from skippose.plan.capture import capture
 from skippose.plan.op import Op, Pixelwise
 from skippose.plan.operators.conv import Conv
 from skippose.plan.plan import Plan
-from skippose.report import Report
-
-FORM = "blocks"
 
 
 def rounding(dtype: torch.dtype) -> float:
@@ -70,10 +65,17 @@ class _Nodes:
         return self._plan.tile(self._plan.values[op.output].size)
 
 
-class BlocksBackend(Backend):
+@register_backend
+class BlocksBackend(PlanBackend):
     """See the module; on a CPU."""
 
     name = "torch"
+    preference = 20
+    form = "blocks"
+    foreign_state = (
+        "the state was made on another device, where backend 'torch' holds whole maps; on a CPU it "
+        "does not go on: begin anew, or move the stream with backend='eager'"
+    )
 
     @classmethod
     def make(cls, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> Backend:
@@ -89,12 +91,8 @@ class BlocksBackend(Backend):
 
     @torch.inference_mode()
     def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
-        self.net, self.schedule = net, schedule
-        self.plan: Plan = capture(net, frame)
-        self.slots = frame.shape[0]
-        self._age = torch.zeros(self.slots, dtype=torch.long, device="cpu")
-        self._broken = self._imposed = self._released = False
-        self._frames = self._first_frames = 0
+        super().__init__(net, frame, schedule, **options)
+        self._imposed = self._released = False
         self._build()
 
     # -- building --------------------------------------------------------------------------------
@@ -107,137 +105,95 @@ class BlocksBackend(Backend):
         sizes = [self.slots * plan.values[v].height * plan.values[v].width + 2 for v in used]
         # All in one piece, cleared once a frame.
         self._dirty = torch.zeros(sum(sizes), dtype=torch.uint8, device=plan.device)
-        self.maps: dict[int, Map] = {}
+        self._maps: dict[int, Map] = {}
         for v, rows, dirty in zip(used, sizes, self._dirty.split(sizes), strict=True):
             shape = (rows, plan.values[v].channels)
             data = torch.zeros(shape, dtype=plan.dtype, device=plan.device)
             delta = torch.zeros_like(data, dtype=exact) if v in needs_delta else None
             slack = 0.0 if v == 0 or not exactly else rounding(plan.dtype)
-            self.maps[v] = Map(plan.values[v], data, dirty, exactly or v == 0, slack, delta=delta)
-        build = _Nodes(plan, self.maps, self.slots)
+            self._maps[v] = Map(plan.values[v], data, dirty, exactly or v == 0, slack, delta=delta)
+        build = _Nodes(plan, self._maps, self.slots)
         self._nodes: list[Node] = [op.place(build) for op in plan.ops]
         self.convs = build.convs
         self._was_live = False
+        self.gated = [conv for conv in self.convs if conv.op.gated is not None]
 
     # -- frames ----------------------------------------------------------------------------------
 
-    def step(self, frame: Tensor) -> Any:
-        self._run(frame)
-        outputs = [
-            self.plan.values[v].as_output(self.maps[v].images.clone()) for v in self.plan.outputs
-        ]
-        return pytree.tree_unflatten(outputs, self.plan.tree)
-
-    @torch.inference_mode()
-    def _run(self, frame: Tensor) -> None:
-        if self._broken:
-            warnings.warn(
-                "a frame failed while it was being computed; this one is dense in all slots",
-                stacklevel=4,
-            )
-            self._age.zero_()
-        due = self.schedule.due(self._age) | self._released
-        first = self._age == 0
+    def advance(self, frame: Tensor, counts: Counts) -> tuple[dict[int, Tensor], Counts]:
+        due = self.schedule.due(counts.age) | self._released
         now = Frame(due.clone(), self.slots, self.schedule.cut, bool(due.any()))
-        if self._was_live or self._broken:
+        if self._was_live or self.broken:
             self._dirty.zero_()
-            for m in self.maps.values():
+            for m in self._maps.values():
                 m.begin()
-        self._broken = self._was_live = True
+        self.broken = self._was_live = True
         self._read(frame, due)
-        live = self.maps[0].live or self._imposed
+        live = self._maps[0].live or self._imposed
+        shares: Tensor | None = None
         if live:
             for i, node in enumerate(self._nodes):
                 node.run(now, decides=i == self.plan.decider)
+            found = [share for c in self.gated for share in (*c.density, *c.looked)]
+            shares = torch.tensor(found, dtype=torch.float64, device="cpu")
+            shares = shares.view(len(self.gated), 2, self.slots)
         self._was_live = live
-        # Everything went through.
-        self._broken = self._released = False
-        counted = (~first).tolist()
-        if live:
-            for conv in self.convs:
-                conv.tally(counted)
-        self._frames += sum(counted)
-        self._first_frames += self.slots - sum(counted)
-        self._age = torch.where(now.due & ~due, 0, self._age) + 1
+        self._released = False
+        begun = None if self.schedule.cut is None else now.due & ~due
+        outputs = {v: owned(self._maps[v].images) for v in self.plan.outputs}
+        return outputs, counts.after(shares, begun)
 
     def _read(self, frame: Tensor, due: Tensor) -> None:
         """The frame into its map; slots that are due count as changed everywhere."""
-        start, image = self.maps[0], frame.permute(0, 2, 3, 1)
+        start, image = self._maps[0], frame.permute(0, 2, 3, 1)
         start.write(torch.arange(self.slots, dtype=torch.long, device="cpu"), image)
         start.live = start.live or bool(due.any())
 
-    @torch.inference_mode()
-    def forget(self, slots: Sequence[int]) -> None:
-        self._age[list(slots)] = 0
+    # -- masks -----------------------------------------------------------------------------------
+
+    def opened(self) -> dict[str, Tensor]:
+        return {
+            self.names[conv.op.key]: conv.opened if self._was_live else conv.opened.zero_()
+            for conv in self.gated
+        }
 
     @torch.inference_mode()
-    def fix_masks(self, cells: Tensor | Mapping[Any, Tensor] | None) -> None:
+    def impose(self, masks: Imposed | None) -> None:
         """See the base class. The frame after masks were taken away is dense in all slots.
 
         While they were imposed nobody kept what gates refer to; that is no part of the work that
         masks are imposed to measure.
         """
-        released = [conv.fix_mask(cells) for conv in self.convs]
-        self._released = self._released or any(released)
+        released = False
+        for conv in self.convs:
+            mask = None if masks is None else masks.on(self.names.get(conv.op.key), conv.grid)
+            released = conv.fix_mask(mask) or released
+        self._released = self._released or released
         self._imposed = any(conv.imposed for conv in self.convs)
         asked = any(conv.gate is not None and not conv.imposed for conv in self.convs)
-        for m in self.maps.values():
+        for m in self._maps.values():
             m.measures = asked
 
-    def masks(self) -> dict[Any, Tensor]:
-        gated = [conv for conv in self.convs if conv.op.gated is not None]
-        return {
-            conv.op.key: conv.opened if self._was_live else torch.zeros_like(conv.opened)
-            for conv in gated
-        }
+    # -- what is kept ----------------------------------------------------------------------------
 
-    def report(self) -> Report:
-        rows = list(self.plan.costs)
-        for i, row in enumerate(rows):
-            rows[i] = replace(row, density_sum=float(self._frames))
-        for conv in self.convs:
-            if conv.op.gated is not None and conv.op.cost is not None:
-                rows[conv.op.cost] = replace(
-                    rows[conv.op.cost],
-                    density_sum=conv.density_sum,
-                    gate_density_sum=conv.looked_sum,
-                )
-        return Report(tuple(rows), self._frames, self._first_frames)
-
-    # -- moving ----------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
+    @property
+    def unsure(self) -> bool:
         # Where the next frame would be dense here, or gates were not asked, it is elsewhere too.
-        unknown = self._broken or self._imposed or self._released
-        age = torch.zeros_like(self._age) if unknown else self._age.clone()
-        layers: dict[str, dict[str, Any]] = {"layers": {}, "dense": {}}
-        for conv in self.convs:
-            layers["layers" if conv.op.gated else "dense"][str(conv.op.key)] = conv.state_dict()
-        return {
-            "form": FORM,
-            "age": age,
-            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
-            "maps": {v: m.inner(m.data).clone() for v, m in self.maps.items()},
-            **layers,
-        }
+        return self.broken or self._imposed or self._released
 
-    @torch.inference_mode()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state.get("form") != FORM:
-            raise ValueError(
-                "the state was made on another device, where backend 'torch' holds whole maps; on "
-                "a CPU it does not go on: begin anew, or move the stream with backend='eager'"
-            )
-        check_layers(self.net, state, self.plan.calls)
-        inner = {v: m.inner(m.data) for v, m in self.maps.items()}
-        pairs: list[tuple[Tensor | None, Tensor | None]] = [
-            (state["maps"].get(v), inner.get(v)) for v in inner.keys() | state["maps"].keys()
-        ]
+    def maps(self) -> dict[int, Tensor]:
+        return {v: m.images.clone() for v, m in self._maps.items()}
+
+    def buffers(self) -> dict[str, Any]:
+        held: dict[str, dict[str, Any]] = {"layers": {}, "dense": {}}
         for conv in self.convs:
-            saved = state["layers" if conv.op.gated else "dense"].get(str(conv.op.key), {})
-            pairs += [(saved.get(name), mine) for name, mine in conv.held().items()]
-        copy_saved(pairs)
+            if conv.op.gated is None:
+                held["dense"][str(conv.op.key)] = conv.held()
+            else:
+                held["layers"][str(conv.op.key)] = {"z": conv.output.images, **conv.held()}
+        return {"maps": {v: m.inner(m.data) for v, m in self._maps.items()}, **held}
+
+    def loaded(self) -> None:
         for conv in self.convs:
             if conv.gate is not None:
                 conv.gate.forget()
-        self._age = state["age"].clone()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skippose.backends.base import imposed_mask
 from skippose.backends.torch_blocks.gates import ChangeGate, gate_of
 from skippose.backends.torch_blocks.maps import Tables
 from skippose.backends.torch_blocks.nodes import WHOLE, Frame, Maps, Node, tiling
@@ -38,8 +36,8 @@ class ConvNode(Node):
         block: (rows, columns) of outputs per block.
         gate: decides which blocks open; None for a dense layer.
         z: (S·H'·W' + 2, O), what is held, where the output alone does not tell; rows as a map's.
-        density_sum: over counted frames and slots.
-        looked_sum: likewise, of outputs whose receptive field changed.
+        density: by slot, the share of outputs that the last frame computed.
+        looked: likewise, of outputs whose receptive field changed.
     """
 
     def __init__(
@@ -94,9 +92,8 @@ class ConvNode(Node):
         if self.holds:
             shape = (len(self.output.data), self.channels)
             self.z = torch.zeros(shape, dtype=self.weight.dtype, device=plan.device)
-        self.density_sum = self.looked_sum = 0.0
-        self._density = [0.0] * t.slots
-        self._looked = [0.0] * t.slots
+        self.density = [0.0] * t.slots
+        self.looked = [0.0] * t.slots
         self._fixed: Tensor | None = None
         self._where: Tensor | None = None
         self._begun: Tensor | None = None
@@ -116,10 +113,13 @@ class ConvNode(Node):
         """Whether a mask is imposed on it."""
         return self._fixed is not None
 
-    def fix_mask(self, cells: Tensor | Mapping[Any, Tensor] | None) -> bool:
-        """See :meth:`Backend.fix_masks`; returns whether a mask is taken away without another."""
+    def fix_mask(self, mask: Tensor | None) -> bool:
+        """Computes these blocks, (S, Hb, Wb) bool, instead of asking; None asks the gate again.
+
+        Returns:
+            Whether a mask is taken away without another.
+        """
         before = self._fixed
-        mask = imposed_mask(cells, self.op.key, self.slots, self.grid)
         self._fixed = None if mask is None else mask.flatten().nonzero()[:, 0]
         return before is not None and self._fixed is None
 
@@ -127,7 +127,7 @@ class ConvNode(Node):
 
     def run(self, now: Frame, decides: bool = False) -> None:
         """Decides, computes what is open, and rewrites what changed."""
-        self._density, self._looked = [0.0] * now.slots, [0.0] * now.slots
+        self.density, self.looked = [0.0] * now.slots, [0.0] * now.slots
         self._where = self._begun = None
         live = self.x.live or any(m.live for m in self.adds)
         if not (live or now.any_due or self._fixed is not None):
@@ -144,7 +144,7 @@ class ConvNode(Node):
                 where = self.touched(now)
             else:
                 where, patches, y, looked = self.gate.opens(now)
-                self._looked = looked or self._looked
+                self.looked = looked or self.looked
             if decides and now.cut is not None and where.shape[0]:
                 where, y = self._cut(where, y, now)
                 patches = None
@@ -153,8 +153,8 @@ class ConvNode(Node):
             self._whole(slots, begins=True)
             self._begun = slots
             for s in slots.tolist():
-                self._density[s] = 1.0
-                self._looked[s] = self._looked[s] if decides else 0.0
+                self.density[s] = 1.0
+                self.looked[s] = self.looked[s] if decides else 0.0
         rows: Tensor | None = None
         if where is not None and where.shape[0]:
             self._note(where)
@@ -276,14 +276,7 @@ class ConvNode(Node):
         if self.sizes is None:
             return
         self._where = where
-        self._density = [a + b for a, b in zip(self._density, self._shares(where), strict=True)]
-
-    def tally(self, counted: Sequence[bool]) -> None:
-        """Adds the last frame's densities, of the slots that count."""
-        for s, counts in enumerate(counted):
-            if counts:
-                self.density_sum += self._density[s]
-                self.looked_sum += self._looked[s]
+        self.density = [a + b for a, b in zip(self.density, self._shares(where), strict=True)]
 
     # -- computing -------------------------------------------------------------------------------
 
@@ -371,11 +364,6 @@ class ConvNode(Node):
         self.op.activation.into(z, out)
 
     # -- moving ----------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What this layer holds; ``z``, for a check of channels, is its output's."""
-        tensors = {k: v.clone() for k, v in self.held().items()}
-        return {"z": self.output.images.clone()} | tensors
 
     def held(self) -> dict[str, Tensor]:
         """What must be known of the frames before, beside the maps; in its own memory."""

@@ -1,4 +1,4 @@
-"""The whole-map backend: where asking the device costs more than computing: on GPUs.
+"""The whole-map backend: where asking the device costs more than computing, as on GPUs.
 
 Every convolution runs in full and its gate selects, so that no layer waits for the host: that
 saves no arithmetic. On CUDA devices a frame is one graph, launched as a whole.
@@ -6,139 +6,145 @@ saves no arithmetic. On CUDA devices a frame is one graph, launched as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from skippose.backends.base import (
-    Backend,
-    check_layers,
-    copy_saved,
-    gated_layers,
-    kind_of,
-)
+from skippose.backends.masks import Imposed, blocks_of
+from skippose.backends.plan_backend import Counts, PlanBackend, owned
 from skippose.backends.torch_maps.recorded_step import RecordedStep
-from skippose.backends.torch_maps.step import PlanStep, State
-from skippose.ops import SkipResult
+from skippose.backends.torch_maps.step import Made, PlanStep, State
 from skippose.ops.masks import expand_blocks
 from skippose.ops.schedule import Schedule
-from skippose.plan.capture import capture
 from skippose.plan.errors import BackendError
-from skippose.plan.operators.conv import Conv
-from skippose.report import Report
-
-FORM = "functional"
 
 
 class Held(NamedTuple):
-    """What a backend carries from frame to frame.
+    """What is carried from frame to frame.
 
     Attributes:
-        age: (S,) frames since each slot began.
+        counts: ages and costs.
         layers: by layer, what it holds.
-        sums: (gated layers, 2) over counted frames: densities, and shares of outputs looked at.
-        frames: (2,) frames counted, and first ones.
     """
 
-    age: Tensor
+    counts: Counts
     layers: State
-    sums: Tensor
-    frames: Tensor
 
 
-class MapsBackend(Backend):
-    """See the module. A failure in the middle of a frame changes nothing."""
+class Seen(NamedTuple):
+    """What a frame gives beside that; on CUDA devices the next frame is written there.
+
+    Attributes:
+        outputs: of the network, by value.
+        masks: (S, 1, Hb, Wb) by layer, above a half where a block was computed.
+    """
+
+    outputs: dict[int, Tensor]
+    masks: dict[str, Tensor]
+
+
+class MapsBackend(PlanBackend):
+    """See the module. A failure in the middle of a frame changes nothing.
+
+    Masks can be imposed at any time. On a CUDA device those of another set of layers than before
+    take a recording of their own; the same layers' masks are written where the last ones were.
+    """
 
     name = "torch"
+    form = "functional"
+    foreign_state = (
+        "the state was made on a CPU, where backend 'torch' holds blocks; on this device it does "
+        "not go on: begin anew, or move the stream with backend='eager'"
+    )
 
     @torch.inference_mode()
     def __init__(self, net: nn.Module, frame: Tensor, schedule: Schedule, **options: Any) -> None:
-        self.net = net
-        self.plan = capture(net, frame)
+        super().__init__(net, frame, schedule, **options)
         self._step = PlanStep(self.plan, schedule).eval()
-        age, layers = self._step.initial_state(frame.shape[0])
-        exact, device = torch.float64, self.plan.device
-        sums = torch.zeros((len(self.plan.gated), 2), dtype=exact, device=device)
-        self._held = Held(age, layers, sums, torch.zeros(2, dtype=exact, device=device))
-        self._recorded: RecordedStep | None = None
-        if frame.is_cuda:
-            try:
-                self._recorded = RecordedStep(self._advance, frame, self._held)
-            except RuntimeError as error:
-                raise BackendError(
-                    f"the network cannot be recorded as a CUDA graph (does a gate of your own wait "
-                    f"for the device?): {error}"
-                ) from error
-
-    @torch.inference_mode()
-    def step(self, frame: Tensor) -> Any:
-        if self._recorded is not None:
-            return self._recorded(frame)
-        output, self._held = self._advance(frame, self._held)
-        return output
-
-    def _advance(self, frame: Tensor, held: Held) -> tuple[Any, Held]:
-        """A frame and what was held before it to the output and what is held after it."""
-        counted = (held.age > 0).to(torch.float64)
-        output, (age, layers), seen = self._step.run(frame, (held.age, held.layers))
-        rows = []
-        decider = None if self.plan.decider is None else self.plan.ops[self.plan.decider]
-        for op in self.plan.gated:
-            frame_seen = seen[op.output]
-            # At a cut the first gate has looked, and no other.
-            due = self._step.schedule.due(held.age) if op is decider else frame_seen.dense
-            shares = self._shares(op, frame_seen, due)
-            rows.append(torch.stack([(share * counted).sum() for share in shares]))
-        sums = held.sums + torch.stack(rows) if rows else held.sums
-        frames = held.frames + torch.stack([counted.sum(), (1 - counted).sum()])
-        return output, Held(age, layers, sums, frames)
+        _, self._layers = self._step.initial_state(self.slots)
+        self._masks: dict[str, Tensor] = {}
+        self._imposed: dict[str, Tensor] = {}
+        self._like = frame
+        self._asking = self._recorded = self._record() if self.records(frame) else None
 
     @staticmethod
-    def _shares(op: Conv, seen: SkipResult, due: Tensor) -> tuple[Tensor, Tensor]:
-        """(S,) shares of outputs computed, and of those that the gate looked at, ``due`` apart."""
-        opened = expand_blocks(seen.gate, op.block, (seen.z.shape[-2], seen.z.shape[-1]))
-        density = opened.to(torch.float64).mean((1, 2, 3))
-        if seen.changed is None:
-            return density, torch.zeros_like(density)
-        looked = seen.changed.to(torch.float64).mean((1, 2, 3))
-        return density, torch.where(due, 0.0, looked)
+    def records(frame: Tensor) -> bool:
+        """Whether a frame like this one is recorded as a graph."""
+        return frame.is_cuda
+
+    def _record(self) -> RecordedStep:
+        """A frame with the masks that are imposed now, as a graph."""
+        try:
+            return RecordedStep(self._next, self._like, Held(self._counts, self._layers))
+        except RuntimeError as error:
+            raise BackendError(
+                f"the network cannot be recorded as a CUDA graph (does a gate of your own wait "
+                f"for the device?): {error}"
+            ) from error
+
+    # -- frames ----------------------------------------------------------------------------------
+
+    def advance(self, frame: Tensor, counts: Counts) -> tuple[dict[int, Tensor], Counts]:
+        if self._recorded is not None:
+            seen = self._recorded(frame)  # counts and layers are written in place
+        else:
+            seen, (counts, self._layers) = self._next(frame, Held(counts, self._layers))
+        self._masks = seen.masks
+        return {v: owned(output) for v, output in seen.outputs.items()}, counts
+
+    def _next(self, frame: Tensor, held: Held) -> tuple[Seen, Held]:
+        """A frame and what was held before it to what it gives and what is held after it."""
+        counts = held.counts
+        made = self._step.run(frame, counts.age, held.layers, self._imposed)
+        counts = counts.after(self._shares(made), made.begun)
+        masks = {key: result.gate for key, result in made.seen.items()}
+        return Seen(made.outputs, masks), Held(counts, made.layers)
+
+    def _shares(self, made: Made) -> Tensor | None:
+        """(L, 2, S) shares of outputs computed, and of those that the gate looked at."""
+        rows = []
+        for i, op in enumerate(self.plan.gated):
+            seen = made.seen[str(op.key)]
+            opened = expand_blocks(seen.gate, op.block, (seen.z.shape[-2], seen.z.shape[-1]))
+            density = opened.to(torch.float64).mean((1, 2, 3))
+            looked = torch.zeros_like(density)
+            if seen.changed is not None:
+                # At a cut the first gate has looked, and no other.
+                due = made.due if i == 0 else seen.dense
+                looked = torch.where(due, 0.0, seen.changed.to(torch.float64).mean((1, 2, 3)))
+            rows.append(torch.stack([density, looked]))
+        return torch.stack(rows) if rows else None
+
+    # -- masks -----------------------------------------------------------------------------------
+
+    def opened(self) -> dict[str, Tensor]:
+        return {name: self._masks[str(op.key)][:, 0] > 0.5 for name, op in self.layers.items()}
 
     @torch.inference_mode()
-    def forget(self, slots: Sequence[int]) -> None:
-        self._held.age[list(slots)] = 0
+    def impose(self, masks: Imposed | None) -> None:
+        found: dict[str, Tensor] = {}
+        for name, op in self.layers.items():
+            grid = blocks_of(self.size_of(op), op.block)
+            mask = None if masks is None else masks.on(name, grid)
+            if mask is not None:
+                found[str(op.key)] = mask[:, None].clone()
+        if self._recorded is None:
+            self._imposed = found
+        elif not found:
+            self._imposed, self._recorded = found, self._asking
+        elif found.keys() == self._imposed.keys():
+            for key, mask in found.items():
+                self._imposed[key].copy_(mask)
+        else:
+            before, self._imposed = self._imposed, found
+            try:
+                self._recorded = self._record()
+            except BaseException:
+                self._imposed = before
+                raise
 
-    def report(self) -> Report:
-        frames, first = (int(n) for n in self._held.frames.tolist())
-        rows = [replace(row, density_sum=float(frames)) for row in self.plan.costs]
-        for op, (density, looked) in zip(self.plan.gated, self._held.sums.tolist(), strict=True):
-            if op.cost is not None:
-                rows[op.cost] = replace(rows[op.cost], density_sum=density, gate_density_sum=looked)
-        return Report(tuple(rows), frames, first)
+    # -- what is kept ----------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "form": FORM,
-            "age": self._held.age.cpu().clone(),
-            "gates": {name: kind_of(layer) for name, layer in gated_layers(self.net).items()},
-            "layers": {
-                key: {name: tensor.clone() for name, tensor in fields.items()}
-                for key, fields in self._held.layers.items()
-            },
-        }
-
-    @torch.inference_mode()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state.get("form") != FORM:
-            raise ValueError(
-                "the state was made on a CPU, where backend 'torch' holds blocks; on this device "
-                "it does not go on: begin anew, or move the stream with backend='eager'"
-            )
-        check_layers(self.net, state, self.plan.calls)
-        pairs = [(state["age"], self._held.age)]
-        for key, fields in self._held.layers.items():
-            saved = state["layers"].get(key, {})
-            pairs += [(saved.get(name), mine) for name, mine in fields.items()]
-        copy_saved(pairs)
+    def buffers(self) -> dict[str, Any]:
+        return {"layers": self._layers}

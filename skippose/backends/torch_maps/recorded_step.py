@@ -53,7 +53,7 @@ class RecordedStep:
         torch.cuda.current_stream().wait_stream(side)
 
     def __call__(self, frame: Tensor) -> Any:
-        """One frame to the output, in memory of its own; the state moves on."""
+        """One frame to the output, which the next one overwrites; the state moves on."""
         self._frame.copy_(frame)
         self._graph.replay()
-        return pytree.tree_map(torch.clone, self._output)
+        return self._output

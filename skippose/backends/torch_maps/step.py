@@ -7,7 +7,8 @@ saves. Nothing waits for the device.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.utils._pytree as pytree
@@ -52,18 +53,35 @@ class PlanStep(nn.Module):
         self, frame: Tensor, state: tuple[Tensor, State]
     ) -> tuple[Any, tuple[Tensor, State]]:
         """(S, C, H, W) and the state before to the network's output and the state after."""
-        output, after, _ = self.run(frame, state)
-        return output, after
+        age, layers = state
+        made = self.run(frame, age, layers)
+        outputs = [self.plan.values[v].as_output(made.outputs[v]) for v in self.plan.outputs]
+        outputs = [output.clone() for output in outputs]
+        if made.begun is not None:
+            age = torch.where(made.begun, 0, age)
+        return pytree.tree_unflatten(outputs, self.plan.tree), (age + 1, made.layers)
 
     def run(
-        self, frame: Tensor, state: tuple[Tensor, State]
-    ) -> tuple[Any, tuple[Tensor, State], dict[int, SkipResult]]:
-        """The same, with what happened in each gated convolution, by the value that it writes."""
-        plan, (age, layers) = self.plan, state
-        dense = self.schedule.due(age)
+        self,
+        frame: Tensor,
+        age: Tensor,
+        layers: State,
+        imposed: Mapping[str, Tensor] | None = None,
+    ) -> Made:
+        """The same, with what happened in each gated convolution.
+
+        Args:
+            frame: (S, C, H, W).
+            age: (S,), frames since each slot began.
+            layers: the state before.
+            imposed: masks in the place of gates' decisions, (S, 1, Hb, Wb) bool by layer.
+        """
+        plan, imposed = self.plan, imposed or {}
+        due = dense = self.schedule.due(age)
+        begun: Tensor | None = None
         values: dict[int, Tensor] = {0: frame}
         after: State = {}
-        seen: dict[int, SkipResult] = {}
+        seen: dict[str, SkipResult] = {}
         gated = {op.output: op for op in plan.gated}
         for i, op in enumerate(plan.ops):
             inputs = [values[v] for v in op.inputs]
@@ -73,17 +91,35 @@ class PlanStep(nn.Module):
                 continue
             assert conv.gated is not None
             cut = self.schedule.cut if i == plan.decider else None
-            x, before = inputs[0], SkipState(**layers[str(conv.key)])
-            weights = conv.convolution(x.dtype)
-            result = skip_conv_step(x, conv.gated, before, dense, cut, weights)
+            x, key = inputs[0], str(conv.key)
+            before, weights = SkipState(**layers[key]), conv.convolution(x.dtype)
+            mask = imposed.get(key)
+            result = skip_conv_step(x, conv.gated, before, dense, cut, weights, mask)
             assert result.state is not None
             if cut is not None:
-                age = torch.where(result.dense & ~dense, 0, age)
                 dense = result.dense
-            seen[conv.output], after[str(conv.key)] = result, _fields(result.state)
+                begun = dense & ~due
+            seen[key], after[key] = result, _fields(result.state)
             values[conv.output] = conv.activation(conv.finish(result.z, inputs[1:]))
-        outputs = [plan.values[v].as_output(values[v]).clone() for v in plan.outputs]
-        return pytree.tree_unflatten(outputs, plan.tree), (age + 1, after), seen
+        return Made({v: values[v] for v in plan.outputs}, after, seen, due, begun)
+
+
+class Made(NamedTuple):
+    """One frame.
+
+    Attributes:
+        outputs: of the network, by value.
+        layers: the state after.
+        seen: what happened in each gated convolution, in the order of the plan.
+        due: (S,) bool, slots that were to be computed in full.
+        begun: (S,) bool, slots that were not, and that a cut began anew; None without cuts.
+    """
+
+    outputs: dict[int, Tensor]
+    layers: State
+    seen: dict[str, SkipResult]
+    due: Tensor
+    begun: Tensor | None
 
 
 def _fields(state: SkipState) -> dict[str, Tensor]:

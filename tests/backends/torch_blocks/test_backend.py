@@ -7,6 +7,7 @@ from torch import nn
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
 from skippose.backends.torch_blocks.backend import BlocksBackend
+from skippose.backends.torch_blocks.nodes import LocalNode
 from skippose.ops.schedule import Schedule
 
 torch.set_num_threads(1)
@@ -60,7 +61,7 @@ def test_layer_by_layer_with_cuts_and_refreshes(
     video = make_moving_video(6, 3, (64, 64)).double()
     video[3:, 1] = -video[3:, 1]  # a cut in one slot
     check, _ = run(follow, net, video, Schedule(refresh_every=4, cut=0.9))
-    assert check.backend._age.tolist() == [6, 3, 6]
+    assert check.backend.age.tolist() == [6, 3, 6]
 
 
 def test_free_running_it_is_the_step_form(make_hrnet, make_moving_video):
@@ -107,7 +108,7 @@ def test_fixed_masks(share, make_hrnet, make_moving_video):
     first = stream(video[0])
     cells = torch.zeros(64, dtype=torch.bool)
     cells[: int(64 * share)] = True
-    stream._backend.fix_masks(cells.view(8, 8))
+    stream.fix_masks(cells.view(8, 8))
     for frame in video[1:]:
         output = stream(frame)
     assert set(stream.report().densities.values()) == {share}
@@ -116,7 +117,7 @@ def test_fixed_masks(share, make_hrnet, make_moving_video):
     if share == 1:
         with torch.no_grad():
             torch.testing.assert_close(output, net(video[-1]))
-    stream._backend.fix_masks(None)
+    stream.fix_masks(None)
     report = stream.report()
     with torch.no_grad():
         torch.testing.assert_close(stream(-video[0]), net(-video[0]))  # dense
@@ -134,11 +135,11 @@ def test_masks_of_live_gates_imposed_on_another_stream(make_hrnet, make_moving_v
     for t, frame in enumerate([*video, video[-1]]):
         output = live(frame)
         if t:
-            again._backend.fix_masks(live._backend.masks())
+            again.fix_masks(live.masks())
         torch.testing.assert_close(again(frame), output)
     assert 0 < live.report().sparsity < 1
     assert again.report().densities == pytest.approx(live.report().densities)
-    assert not any(bool(mask.any()) for mask in live._backend.masks().values()), "a still frame"
+    assert not any(bool(mask.opened.any()) for mask in live.masks().values()), "a still frame"
 
 
 class Siblings(nn.Module):
@@ -228,7 +229,7 @@ def test_after_a_frame_that_failed_the_next_is_dense_here_and_elsewhere(monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(stream._backend._nodes[-1], "run", fail)
+        broken.setattr(LocalNode, "run", fail)  # after the layers
         with pytest.raises(KeyboardInterrupt):
             stream(frames[1])
     other = skippose.Stream(net, backend="torch")
