@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 import skippose
 from skippose import InputNormGate
 from skippose import stream as stream_module
-from skippose.backends.native.engine import NativeEngine
-from skippose.backends.torch_blocks.engine import TorchEngine
-from skippose.backends.torch_maps.engine import FunctionalEngine
+from skippose.backends import BACKENDS
+from skippose.backends.native.backend import NativeBackend
+from skippose.backends.torch_blocks.backend import BlocksBackend
+from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.one_at_a_time import OneAtATime
 from skippose.plan.capture import CaptureError, capture
+from skippose.plan.errors import BackendError
 
 torch.set_num_threads(1)
 
@@ -29,10 +31,10 @@ WITHIN = "from within one of its own calls"
 @pytest.fixture(params=["eager", "torch", "functional", "native", "auto"])
 def backend(request, monkeypatch) -> str:
     """What streams are made with; ``functional`` serves as torch, as it does on a GPU."""
-    if request.param == "native" and NativeEngine.unavailable() is not None:
-        pytest.skip(f"no native engine: {NativeEngine.unavailable()}")
+    if request.param == "native" and NativeBackend.unavailable() is not None:
+        pytest.skip(f"no native backend: {NativeBackend.unavailable()}")
     if request.param == "functional":
-        monkeypatch.setattr(TorchEngine, "make", lambda *given, **named: FunctionalEngine(*given))
+        monkeypatch.setattr(BlocksBackend, "make", lambda *given, **named: MapsBackend(*given))
         return "torch"
     return request.param
 
@@ -103,18 +105,26 @@ class Pause:
         assert found, "the other thread failed"
 
 
+def free(stream: skippose.Stream) -> None:
+    """Imposes no masks, which eager cannot do either."""
+    with suppress(BackendError):
+        stream.fix_masks(None)
+
+
 USES: dict[str, tuple[str, Callable[[skippose.Stream, Tensor, dict], Any]]] = {
     "call": ("step", lambda stream, frame, state: stream(frame)),
     "reset": ("report", lambda stream, frame, state: stream.reset()),
     "reset of a slot": ("forget", lambda stream, frame, state: stream.reset([1])),
     "report": ("report", lambda stream, frame, state: stream.report()),
+    "masks": ("masks", lambda stream, frame, state: stream.masks()),
+    "fix_masks": ("fix_masks", lambda stream, frame, state: free(stream)),
     "state_dict": ("state_dict", lambda stream, frame, state: stream.state_dict()),
     "load_state_dict": (
         "load_state_dict",
         lambda stream, frame, state: stream.load_state_dict(state),
     ),
 }
-"""By name, the engine's method that runs in the midst of it, and the use itself."""
+"""By name, the backend's method that runs in the midst of it, and the use itself."""
 
 
 @pytest.mark.parametrize("first", USES)
@@ -128,7 +138,8 @@ def test_a_second_thread_is_refused_and_nothing_is_changed(first, backend, monke
     inner, use = USES[first]
     expected = use(alone, video[2], state)
     pause = Pause()
-    pause.put_before(type(stream._engine), inner, monkeypatch)
+    for kind in (*BACKENDS.values(), MapsBackend):
+        pause.put_before(kind, inner, monkeypatch)
     with pause.reached_by(lambda: use(stream, video[2], state)) as found:
         for _, other in USES.values():
             with pytest.raises(RuntimeError, match=TWO_THREADS):
@@ -141,7 +152,7 @@ def test_a_second_thread_is_refused_and_nothing_is_changed(first, backend, monke
 
 
 def test_a_second_thread_is_refused_while_the_first_frame_is_prepared(backend):
-    """Captured engines run the network's own code then."""
+    """Captured backends run the network's own code then."""
     alone, net, video = skippose.Stream(make_net(), backend=backend), make_net(), make_video()
     stream, pause = skippose.Stream(net, backend=backend), Pause()
     net.meanwhile = pause

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import skippose
 from skippose import InputNormGate
-from skippose.backends.native.engine import NativeEngine
-from skippose.backends.torch_maps.engine import FunctionalEngine
+from skippose.backends.native.backend import NativeBackend
+from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.gates import GATES as REGISTERED
 from skippose.gates import Gate
 from skippose.ops import Convolution, GatedConvolution
@@ -40,7 +40,7 @@ EVERY_GATE = [
     for reference in ("hold", "previous")
 ]
 ALL = pytest.mark.parametrize(("gate", "reference"), EVERY_GATE)
-ENGINES = ["eager", "torch", "functional", "native", "native bfloat16"]
+BACKENDS = ["eager", "torch", "functional", "native", "native bfloat16"]
 
 
 @contextmanager
@@ -107,14 +107,14 @@ def make_video(frames: int = 6, slots: int = 2) -> Tensor:
     return video
 
 
-def play(net: nn.Module, engine: str, video: Tensor, schedule: dict[str, Any]) -> dict[str, Any]:
+def play(net: nn.Module, backend: str, video: Tensor, schedule: dict[str, Any]) -> dict[str, Any]:
     """Outputs, states and report of a video, moved to another stream half way."""
-    if engine == "functional":
-        first, second = (FunctionalEngine(net, video[0], Schedule(**schedule)) for _ in range(2))
-        run, forget = FunctionalEngine.step, FunctionalEngine.forget
+    if backend == "functional":
+        first, second = (MapsBackend(net, video[0], Schedule(**schedule)) for _ in range(2))
+        run, forget = MapsBackend.step, MapsBackend.forget
     else:
-        backend, _, precision = engine.partition(" ")
-        options = {"backend": backend, **({"precision": precision} if precision else {})}
+        name, _, precision = backend.partition(" ")
+        options = {"backend": name, **({"precision": precision} if precision else {})}
         first, second = (skippose.Stream(net, **schedule, **options) for _ in range(2))
         run, forget = skippose.Stream.__call__, skippose.Stream.reset
     outputs = [run(first, frame) for frame in video[:3]]
@@ -139,40 +139,40 @@ def assert_identical(found: Any, expected: Any) -> None:
             assert a == b
 
 
-def needed(engine: str) -> None:
-    if engine.startswith("native") and NativeEngine.unavailable() is not None:
-        pytest.skip(f"no native engine: {NativeEngine.unavailable()}")
+def needed(backend: str) -> None:
+    if backend.startswith("native") and NativeBackend.unavailable() is not None:
+        pytest.skip(f"no native backend: {NativeBackend.unavailable()}")
 
 
 def stream_under(
-    name: str, gate: str, reference: str, engine: str, schedule: dict[str, Any]
+    name: str, gate: str, reference: str, backend: str, schedule: dict[str, Any]
 ) -> dict[str, Any]:
     """A stream whose gates, too, were made under these defaults."""
     dense, video = dense_net(), make_video()
     with defaults(name):
         torch.manual_seed(3)
         net = converted(dense, GATES[gate](), reference).eval()
-        return play(net, engine, video, schedule)
+        return play(net, backend, video, schedule)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @ALL
-def test_streams(gate, reference, engine):
-    needed(engine)
-    given = (gate, reference, engine, {"cut": 0.8, "refresh_every": 4})
+def test_streams(gate, reference, backend):
+    needed(backend)
+    given = (gate, reference, backend, {"cut": 0.8, "refresh_every": 4})
     expected = stream_under("usual", *given)
     for name in SHARPEST:
         assert_identical(stream_under(name, *given), expected)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("default", DEFAULTS)
-def test_streams_in_which_every_change_opens_are_dense_under_all_defaults(default, engine):
-    needed(engine)
-    given = ("every change", "hold", engine, {})
+def test_streams_in_which_every_change_opens_are_dense_under_all_defaults(default, backend):
+    needed(backend)
+    given = ("every change", "hold", backend, {})
     found, dense = stream_under(default, *given), dense_net()
     assert_identical(found, stream_under("usual", *given))
-    tolerance = 0.05 if engine == "native bfloat16" else 1e-4
+    tolerance = 0.05 if backend == "native bfloat16" else 1e-4
     for frame, output in zip(make_video(), found["outputs"], strict=True):
         with torch.no_grad():
             torch.testing.assert_close(output, dense(frame), rtol=tolerance, atol=tolerance)
@@ -234,18 +234,18 @@ def test_the_plain_formula(gate, reference):
         assert_identical(run(name), expected)
 
 
-@pytest.mark.parametrize("engine", ["torch", "native"])
-def test_imposed_masks(engine):
-    needed(engine)
+@pytest.mark.parametrize("backend", ["torch", "native"])
+def test_imposed_masks(backend):
+    needed(backend)
     net = converted(dense_net(), InputNormGate(0.1), "hold").eval()
     video, cells = make_video(), torch.rand(5, 7, generator=torch.Generator().manual_seed(0)) < 0.4
 
     def run(name: str) -> list[Any]:
         with defaults(name):
-            stream = skippose.Stream(net, backend=engine)
+            stream = skippose.Stream(net, backend=backend)
             outputs = [stream(video[0])]
-            stream._engine.fix_masks(cells)
-            return [*outputs, stream(video[1]), list(stream._engine.masks().values())]
+            stream.fix_masks(cells)
+            return [*outputs, stream(video[1]), stream.masks()]
 
     expected = run("usual")
     for name in DEFAULTS:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import skippose
 from skippose import InputNormGate
-from skippose.backends.native.engine import NativeEngine
+from skippose.backends.native.backend import NativeBackend
 from skippose.gates import GATES, Gate, NormGate
 from skippose.plan.errors import BackendError
 
@@ -20,7 +20,8 @@ torch.set_num_threads(1)
 
 POLICIES = ["hold", "previous"]
 needs_library = pytest.mark.skipif(
-    NativeEngine.unavailable() is not None, reason=f"no native engine: {NativeEngine.unavailable()}"
+    NativeBackend.unavailable() is not None,
+    reason=f"no native backend: {NativeBackend.unavailable()}",
 )
 # Each of them lets changes open nothing, where the gate it is derived from opens.
 OVERRIDES: dict[str, Callable[[type[Gate]], Callable[..., Any]]] = {
@@ -117,7 +118,7 @@ def play(net: nn.Module, backend: str) -> skippose.Stream:
 @pytest.mark.parametrize("base", GATES.values())
 def test_what_is_overridden_makes_a_difference(base, reference):
     stream = play(make_net(base(**example(base)), reference), "auto")
-    assert stream.backend == ("torch" if NativeEngine.unavailable() else "native")
+    assert stream.backend == ("torch" if NativeBackend.unavailable() else "native")
     assert stream.report().sparsity < 0.9
 
 
@@ -131,7 +132,7 @@ def test_it_is_asked(gate, reference, backend):
 
 @needs_library
 @pytest.mark.parametrize("reference", POLICIES)
-def test_the_native_engine_refuses_it_by_name(gate, reference):
+def test_the_native_backend_refuses_it_by_name(gate, reference):
     stream = skippose.Stream(make_net(gate, reference), backend="native")
     for _ in range(2):
         named = f"layer conv#0: {type(gate).__name__} states no spec.*backend='eager'"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import skippose
 from skippose import InputNormGate, SkipConv2d
-from skippose.backends.base import BACKENDS
+from skippose.backends.registry import backend_names
 from skippose.export import can_export
 from skippose.layers import gated_layers, gated_pass, module_names
 from skippose.plan.errors import CaptureError
@@ -140,7 +140,7 @@ OPENED: dict[str, Callable[[nn.Module], None]] = {
     "clips": in_clips,
     "report": in_clips_past_its_hooks,
     "export_step": in_export,
-    **{backend: in_a_stream(backend) for backend in BACKENDS},
+    **{backend: in_a_stream(backend) for backend in backend_names()},
 }
 
 
@@ -161,7 +161,7 @@ def test_a_network_of_which_nothing_was_gated_is_an_error(way, opened):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
-@pytest.mark.parametrize("opened", [*BACKENDS, "export_step"])
+@pytest.mark.parametrize("opened", [*backend_names(), "export_step"])
 def test_what_was_never_converted_is_told_from_what_was(opened):
     def refused(net: nn.Module, match: str) -> None:
         with pytest.raises(ValueError, match=match) as caught:
@@ -254,7 +254,7 @@ class Half(Net):
         return self.second(self.kept[0](x))
 
 
-@pytest.mark.parametrize("opened", ["clips", *BACKENDS])
+@pytest.mark.parametrize("opened", ["clips", *backend_names()])
 def test_layers_that_did_not_run_beside_others_are_named_once(opened):
     net = gated(Half)
     message = r"2 of the 3 gated layers of Half did not run: 'first', 'head'\. That is right where"
@@ -353,7 +353,7 @@ def test_copies_know_their_own_layers(tmp_path):
 # -- what replaced a layer's forward --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("opened", ["clips", *BACKENDS])
+@pytest.mark.parametrize("opened", ["clips", *backend_names()])
 def test_a_forward_that_calls_the_one_it_replaced_is_gated(opened):
     """As tools do that put something before and after a layer's own forward."""
     net = gated()
@@ -416,7 +416,7 @@ def test_reports_and_saved_streams_have_the_names_of_the_network_inside(backend)
     assert list(run.report(outside).densities) == ["first", "second"]
 
 
-@pytest.mark.parametrize("opened", ["export_step", *BACKENDS])
+@pytest.mark.parametrize("opened", ["export_step", *backend_names()])
 def test_streams_run_the_network_and_not_what_it_was_compiled_to(opened):
     def never(graph, inputs):
         raise AssertionError("compiled")

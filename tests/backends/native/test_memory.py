@@ -9,10 +9,11 @@ from torch import nn
 import skippose
 from skippose import InputNormGate
 from skippose.backends.native import memory
-from skippose.backends.native.engine import NativeEngine
+from skippose.backends.native.backend import NativeBackend
 
 needs_library = pytest.mark.skipif(
-    NativeEngine.unavailable() is not None, reason=f"no native engine: {NativeEngine.unavailable()}"
+    NativeBackend.unavailable() is not None,
+    reason=f"no native backend: {NativeBackend.unavailable()}",
 )
 
 
@@ -82,11 +83,11 @@ def test_imposed_masks_of_another_size_are_refused_and_none_is_taken():
     stream = skippose.Stream(net, backend="native")
     frame = torch.rand(1, 3, 12, 12)
     stream(frame)
-    engine = stream._engine
-    first, second = engine.masks()
-    masks = {key: torch.zeros_like(mask) for key, mask in engine.masks().items()}
-    masks[second] = masks[second][:, :-1]
-    with pytest.raises(ValueError, match="contiguous values of torch.uint8"):
-        engine.fix_masks(masks)
+    masks = stream.masks()
+    for mask in masks.values():
+        mask.opened.fill_(False)
+    masks["1"] = masks["1"]._replace(opened=masks["1"].opened[:, :-1])
+    with pytest.raises(ValueError, match="the mask of layer '1' is .*expected"):
+        stream.fix_masks(masks)
     with torch.no_grad():
         torch.testing.assert_close(stream(frame + 1), net(frame + 1), rtol=1e-4, atol=1e-4)

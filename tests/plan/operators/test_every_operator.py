@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 import skippose
 from skippose import InputNormGate, Stream
-from skippose.backends.base import BACKENDS
-from skippose.backends.native.engine import NativeEngine
-from skippose.backends.torch_maps.engine import FunctionalEngine
+from skippose.backends import BACKENDS
+from skippose.backends.native.backend import NativeBackend
+from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.ops.schedule import Schedule
 from skippose.plan.activation import Activation
 from skippose.plan.capture import capture
@@ -20,7 +20,7 @@ from skippose.plan.registry import OPERATORS, TRACES, register, traces
 torch.set_num_threads(1)
 
 EXAMPLES = [(operator, name) for operator in OPERATORS for name in OPERATORS[operator].examples()]
-RUNS = [name for name in BACKENDS if name != "auto"] + ["whole maps"]
+RUNS = [*BACKENDS, "whole maps"]
 
 
 def example(operator: str, name: str) -> tuple[nn.Module, Tensor]:
@@ -40,14 +40,14 @@ def example(operator: str, name: str) -> tuple[nn.Module, Tensor]:
 
 
 class WholeMaps:
-    """The engine that serves for other devices than a CPU, and what is exported."""
+    """The backend that serves for other devices than a CPU, and what is exported."""
 
     def __init__(self, net: nn.Module) -> None:
-        self.net, self.engine = net, None
+        self.net, self.backend = net, None
 
     def __call__(self, frame: Tensor):
-        self.engine = self.engine or FunctionalEngine(self.net, frame, Schedule())
-        return self.engine.step(frame)
+        self.backend = self.backend or MapsBackend(self.net, frame, Schedule())
+        return self.backend.step(frame)
 
 
 @pytest.mark.parametrize(("operator", "name"), EXAMPLES)
@@ -80,8 +80,8 @@ def test_an_operator_of_the_package_runs_natively(operator):
     """Otherwise the test above would skip what was lost."""
     if not OPERATORS[operator].__module__.startswith("skippose."):
         pytest.skip("not of the package")
-    if NativeEngine.unavailable():
-        pytest.skip(NativeEngine.unavailable())
+    if NativeBackend.unavailable():
+        pytest.skip(NativeBackend.unavailable())
     for name in OPERATORS[operator].examples():
         net, video = example(operator, name)
         Stream(net, backend="native")(video[0])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import skippose
 from skippose import InputNormGate, Stream
-from skippose.backends.native.engine import NativeEngine
-from skippose.backends.torch_maps.engine import FunctionalEngine
+from skippose.backends.native.backend import NativeBackend
+from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.export import can_export
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
@@ -87,7 +87,7 @@ NETS = {
 
 @pytest.fixture(params=NETS)
 def network(request) -> tuple[nn.Module, Tensor, str]:
-    """A gated network, frames (T, S, C, H, W), and what the native engine lacks."""
+    """A gated network, frames (T, S, C, H, W), and what the native backend lacks."""
     make, lacking = NETS[request.param]
     torch.manual_seed(0)
     net = skippose.convert(make(), InputNormGate(0.3)).eval()
@@ -100,7 +100,7 @@ def network(request) -> tuple[nn.Module, Tensor, str]:
 def test_it_streams_and_reports(network):
     net, video, _ = network
     eager, blocks = (Stream(net, backend=name) for name in ("eager", "torch"))
-    maps = FunctionalEngine(net, video[0], Schedule())
+    maps = MapsBackend(net, video[0], Schedule())
     for frame in video:
         expected = eager(frame)
         torch.testing.assert_close(blocks(frame), expected, rtol=1e-4, atol=1e-5)
@@ -131,8 +131,8 @@ def test_it_is_exported(network):
 
 def test_the_native_backend_refuses_it_by_name_and_auto_goes_on(network, monkeypatch):
     net, video, lacking = network
-    if NativeEngine.unavailable():
-        pytest.skip(NativeEngine.unavailable())
+    if NativeBackend.unavailable():
+        pytest.skip(NativeBackend.unavailable())
     with pytest.raises(BackendError, match=f"no (operation|activation) '{lacking}'"):
         Stream(net, backend="native")(video[0])
     monkeypatch.setattr("skippose.stream._said", set())
