@@ -123,6 +123,61 @@ def test_the_check_sees(tmp_path, where, line, wrong):
     assert bool(violations(path, tmp_path)) == wrong, violations(path, tmp_path)
 
 
+CIRCLES = {
+    frozenset({"layers.active", "layers.dense", "layers.skip_conv"}),
+    frozenset({"backends.torch_blocks.conv", "backends.torch_blocks.gates"}),
+    frozenset({"video.painter", "video.pose"}),
+}
+"""Of modules that import each other, for types or within functions. There shall be no others."""
+
+
+def circles(package: Path) -> set[frozenset[str]]:
+    """Groups of modules, without the package's name, of which each reaches each other one."""
+    modules = {
+        ".".join(p.relative_to(package).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in package.rglob("*.py")
+    }
+    reached: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        reached[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(package.name):
+                base = node.module.partition(".")[2]
+                for alias in node.names:
+                    inner = f"{base}.{alias.name}" if base else alias.name
+                    reached[name].add(inner if inner in modules else base)
+        reached[name] &= modules.keys() - {name}
+    for through in modules:  # Warshall's closure
+        for targets in reached.values():
+            if through in targets:
+                targets |= reached[through]
+    return {
+        frozenset({name} | {other for other in targets if name in reached[other]})
+        for name, targets in reached.items()
+        if name in targets
+    }
+
+
+def test_modules_do_not_import_each_other():
+    found = circles(PACKAGE)
+    assert found <= CIRCLES, [sorted(group) for group in found - CIRCLES]
+    assert found == CIRCLES, f"gone, take them off the list: {CIRCLES - found}"
+
+
+def test_a_circle_is_seen(tmp_path):
+    package = tmp_path / "skippose"
+    (package / "plan").mkdir(parents=True)
+    lines = {
+        "a": "def f():\n    from skippose.plan import b",
+        "b": "from skippose.plan.c import x",
+        "c": "if TYPE_CHECKING:\n    from skippose.plan.a import y",
+        "d": "from skippose.plan import a",
+    }
+    for name, line in lines.items():
+        (package / "plan" / f"{name}.py").write_text(line)
+    assert circles(package) == {frozenset({"plan.a", "plan.b", "plan.c"})}
+
+
 def test_import_with_torch_alone():
     """`import skippose` works where neither mmpose nor numpy-based packages are installed."""
     code = """
