@@ -14,6 +14,7 @@ from skippose.frames_pass import tell_pass
 from skippose.layers import count_macs, gated_layers, gated_pass
 from skippose.layers.active import watching_threads
 from skippose.layers.network import check_ran, original
+from skippose.ops.gate_spec import STATED
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.plan.errors import CaptureError
 from skippose.plan.fuse import fuse
@@ -73,7 +74,8 @@ def _signature(net: nn.Module) -> tuple[object, ...]:
     modules, tensors = [], []
     sums: dict[torch.device, list[Tensor]] = {}
     for name, m in net.named_modules():
-        modules.append((name, type(m), m.extra_repr(), getattr(m, "reference", None)))
+        own = tuple(sorted(vars(m).keys() & STATED))  # methods of a gate, replaced on the object
+        modules.append((name, type(m), m.extra_repr(), getattr(m, "reference", None), own))
         for t in (*m._parameters.values(), *m._buffers.values()):
             if t is None:
                 continue

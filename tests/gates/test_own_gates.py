@@ -165,6 +165,21 @@ def test_a_state_does_not_bring_one_in():
     assert torch.equal(stream(third), alone(third))
 
 
+@pytest.mark.parametrize("backend", ["eager", "torch", pytest.param("native", marks=needs_library)])
+def test_a_method_replaced_after_a_plan_was_made_is_asked_too(backend):
+    net = make_net(InputNormGate(0.3))
+    assert play(net, backend).report().densities["conv"] > 0.1
+    gate = net.conv.gate
+    gate.decide = lambda score, scale: torch.zeros_like(score, dtype=torch.bool)
+    if backend == "native":
+        with pytest.raises(BackendError, match="layer conv#0: InputNormGate states no spec"):
+            play(net, backend)
+    else:
+        assert play(net, backend).report().densities["conv"] == 0
+    del gate.decide
+    assert play(net, backend).report().densities["conv"] > 0.1
+
+
 class AboveTheResponse(InputNormGate):
     """Measures the layer's own response, which batch norm must not have been folded into."""
 
