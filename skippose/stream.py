@@ -47,7 +47,8 @@ class Stream:
             in float32 or bfloat16; ``'torch'``: captured too, in plain torch. Both touch only the
             blocks that changed. ``'eager'``: the network's own modules, each in its step form: any
             network, correct rather than fast. ``'auto'`` takes the first of these that can run the
-            network, and says so once where that is not the first.
+            network, and says so once where that is not the first. Others go by the names that
+            :func:`skippose.backends.register_backend` was given.
         cut: where the first gated layer's density exceeds this, the slot begins anew.
         refresh_every: frames 1, 1 + k, ... of a slot are computed in full.
         precision: ``'float32'`` or ``'bfloat16'``, for ``'native'``; the others compute in the
@@ -85,6 +86,7 @@ class Stream:
         self._skipping = [m for m in net.modules() if isinstance(m, SkipConv2d)]
         self._auto = backend == "auto"
         self._backend: Backend | None = None
+        self._computed = False  # a frame, since the backend was made
         self._frame: tuple[tuple[int, ...], torch.dtype, torch.device] | None = None
         self._past = Report()
         self._alone = OneAtATime("a stream")
@@ -121,14 +123,16 @@ class Stream:
             raise CaptureError("the network uses a stream, which remembers what a plan does not")
         self._check(frame)
         if self._backend is not None:
-            return self._backend.step(frame)
+            output = self._backend.step(frame)
+            self._computed = True
+            return output
         backend = self._make(frame)
         output = backend.step(frame)
         try:
             self._past + backend.report()
         except ValueError:  # after reset(), a video of another size: its report begins anew
             self._past = Report()
-        self._backend = backend
+        self._backend, self._computed = backend, True
         self._frame = (tuple(frame.shape), frame.dtype, frame.device)
         return output
 
@@ -193,6 +197,7 @@ class Stream:
         if slots is None:
             self._past = self._report()
             self._backend = self._frame = None
+            self._computed = False
             return
         chosen = [_number(slot) for slot in slots]
         count = self.slots or 0
@@ -225,11 +230,17 @@ class Stream:
             Slots that were computed in full are open everywhere.
 
         Raises:
-            ValueError: before the first frame, or of a backend that does not know.
+            ValueError: before the first frame, also after a state was loaded, or of a backend
+                that does not know.
             RuntimeError: while the stream is used elsewhere.
         """
         with self._alone:
-            return self._running("no frame was computed yet, so that there are no masks").masks()
+            if self._backend is None or not self._computed:
+                raise ValueError(
+                    "no frame was computed yet, so that there are no masks; give the stream a "
+                    "frame first"
+                )
+            return self._backend.masks()
 
     def fix_masks(self, masks: Tensor | Mapping[str, Mask] | None) -> None:
         """Imposes masks: from the next frame on these places are computed, and no gate is asked.
@@ -250,12 +261,11 @@ class Stream:
             RuntimeError: while the stream is used elsewhere.
         """
         with self._alone:
-            self._running("masks are imposed after the first frame").fix_masks(masks)
-
-    def _running(self, otherwise: str) -> Backend:
-        if self._backend is None:
-            raise ValueError(f"{otherwise}; give the stream a frame first")
-        return self._backend
+            if self._backend is None:
+                raise ValueError(
+                    "masks are imposed after the first frame; give the stream a frame first"
+                )
+            self._backend.fix_masks(masks)
 
     def __reduce__(self) -> NoReturn:
         """For copy and pickle: memory that backends share with compiled code has no copy."""
@@ -325,7 +335,7 @@ class Stream:
             past + backend.report()
         except ValueError:
             past = Report()
-        self._past, self._backend = past, backend
+        self._past, self._backend, self._computed = past, backend, False
         self._frame = (tuple(like.shape), like.dtype, like.device)
 
 

@@ -17,6 +17,7 @@ from skippose.plan.errors import BackendError
 
 torch.set_num_threads(1)
 POLICIES = ["hold", "previous"]
+OTHERS = [name for name in BACKENDS if name != "eager"]
 EXAMPLES = {
     f"{name}: {label}": gate
     for name, kind in GATES.items()
@@ -119,7 +120,7 @@ def unlike_eager(gate: Gate, reference: str, backend: str) -> tuple[list[str], f
     return wrong, float(sum(shares) / len(shares))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", EXAMPLES)
 def test_masks_are_those_of_the_step_form(gate, reference, backend):
@@ -128,7 +129,7 @@ def test_masks_are_those_of_the_step_form(gate, reference, backend):
     assert 0.02 < share < 0.98, "the gate must be live for this test to say anything"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", OWN)
 def test_a_gate_of_a_users_own_is_asked_or_refused_by_name(gate, reference, backend):
@@ -136,19 +137,19 @@ def test_a_gate_of_a_users_own_is_asked_or_refused_by_name(gate, reference, back
         wrong, share = unlike_eager(OWN[gate], reference, backend)
     except BackendError as error:
         assert f"layer 0#0: {gate} states no spec" in str(error)
-        assert BACKENDS[backend].preference > BACKENDS["eager"].preference, "eager runs any gate"
+        assert backend != "torch", "which runs any gate on whole maps"
         return
     assert not wrong
     assert share == 0 if gate == "Never" else 0.02 < share < 0.98
 
 
 @pytest.mark.parametrize("reference", POLICIES)
-@pytest.mark.parametrize("gate", OWN)
-def test_and_by_eager_it_is_asked_what_it_is_asked_in_clips(gate, reference):
-    net, video = make_net(OWN[gate], reference).double(), make_video().double()[:, :1]
+@pytest.mark.parametrize("gate", [*EXAMPLES, *OWN])
+def test_masks_of_eager_are_those_of_clips(gate, reference):
+    net, video = make_net((EXAMPLES | OWN)[gate], reference).double(), make_video().double()[:, :1]
     with skippose.clips(len(video), keep_masks=True) as run, torch.no_grad():
         net(video[:, 0])
-    records = {f"{name}": r for name, r in zip(("0", "3", "4"), run.records.values(), strict=True)}
+    records = dict(zip(("0", "3", "4"), run.records.values(), strict=True))
     stream = skippose.Stream(net, backend="eager")
     for t, frame in enumerate(video):
         stream(frame)

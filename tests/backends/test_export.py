@@ -166,7 +166,7 @@ def test_a_torch_that_is_too_old_is_named(make_lively):
         skippose.export_step(make_net("input", "hold", make_lively), make_video(1, 1)[0])
 
 
-# -- the backend on it -----------------------------------------------------------------------------
+# -- the backend on it ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schedule", [Schedule(), Schedule(refresh_every=4, cut=0.9)], ids=str)
@@ -188,17 +188,6 @@ def test_the_maps_backend_is_the_stream(gate, reference, schedule, make_lively):
     assert found.gmacs == pytest.approx(expected.gmacs)
     assert found.gate_gmacs == pytest.approx(expected.gate_gmacs)
     assert (found.frames, found.first_frames) == (expected.frames, expected.first_frames)
-
-
-def test_the_maps_backend_where_no_gated_layer_is_called():
-    net = nn.Sequential(nn.Conv2d(3, 4, 1))
-    net[0].auxiliary = nn.Conv2d(4, 2, 1)
-    net = skippose.convert(net, None, overrides={"0.auxiliary": InputNormGate(0.1)}).eval()
-    frame = torch.randn(2, 3, 8, 8)
-    backend = MapsBackend(net, frame, Schedule())
-    for _ in range(2):
-        torch.testing.assert_close(backend.step(frame), net(frame).detach())
-    assert (backend.report().frames, backend.report().first_frames) == (2, 2)
 
 
 def test_it_serves_as_backend_torch_elsewhere_than_on_a_cpu(monkeypatch, make_lively):

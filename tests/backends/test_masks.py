@@ -57,6 +57,22 @@ def test_there_are_none_before_the_first_frame_and_after_reset(name):
         stream.reset()
 
 
+@pytest.mark.parametrize("reference", ["hold", "previous"])
+def test_a_state_brings_no_masks_and_takes_some(reference, backend):
+    net, video = make_net(reference), make_video(3)
+    stream, other = (Stream(net, backend=backend) for _ in range(2))
+    stream(video[0])
+    other.load_state_dict(stream.state_dict())
+    with pytest.raises(ValueError, match="no frame was computed yet"):
+        other.masks()
+    for s in (stream, other):
+        s.fix_masks(torch.tensor([[True, False]]))
+    torch.testing.assert_close(other(video[1]), stream(video[1]))
+    for name, mask in stream.masks().items():
+        assert 0 < mask.opened.float().mean() < 1
+        assert torch.equal(other.masks()[name].opened, mask.opened)
+
+
 def test_a_backend_without_masks_says_so(monkeypatch):
     plain = type("Plain", (EagerBackend,), {"name": "plain", "masks": Backend.masks})
     monkeypatch.setitem(BACKENDS, "plain", plain)

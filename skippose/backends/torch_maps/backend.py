@@ -101,7 +101,7 @@ class MapsBackend(PlanBackend):
         masks = {key: result.gate for key, result in made.seen.items()}
         return Seen(made.outputs, masks), Held(counts, made.layers)
 
-    def _shares(self, made: Made) -> Tensor | None:
+    def _shares(self, made: Made) -> Tensor:
         """(L, 2, S) shares of outputs computed, and of those that the gate looked at."""
         rows = []
         for i, op in enumerate(self.plan.gated):
@@ -114,7 +114,7 @@ class MapsBackend(PlanBackend):
                 due = made.due if i == 0 else seen.dense
                 looked = torch.where(due, 0.0, seen.changed.to(torch.float64).mean((1, 2, 3)))
             rows.append(torch.stack([density, looked]))
-        return torch.stack(rows) if rows else None
+        return torch.stack(rows)
 
     # -- masks -----------------------------------------------------------------------------------
 
