@@ -13,6 +13,7 @@ import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
 from skippose.backends.native.backend import NativeBackend
 
+pytestmark = pytest.mark.pairwise
 torch.set_num_threads(1)
 
 DEFAULTS = {"backend": "auto"}

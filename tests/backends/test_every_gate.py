@@ -120,6 +120,7 @@ def unlike_eager(gate: Gate, reference: str, backend: str) -> tuple[list[str], f
     return wrong, float(sum(shares) / len(shares))
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", EXAMPLES)
@@ -129,6 +130,7 @@ def test_masks_are_those_of_the_step_form(gate, reference, backend):
     assert 0.02 < share < 0.98, "the gate must be live for this test to say anything"
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", OWN)
@@ -143,6 +145,7 @@ def test_a_gate_of_a_users_own_is_asked_or_refused_by_name(gate, reference, back
     assert share == 0 if gate == "Never" else 0.02 < share < 0.98
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", [*EXAMPLES, *OWN])
 def test_masks_of_eager_are_those_of_clips(gate, reference):

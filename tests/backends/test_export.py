@@ -9,7 +9,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import skippose
-from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
+from skippose import (
+    ExactNormGate,
+    GumbelGate,
+    GumbelNormGate,
+    InputNormGate,
+    OutputNormGate,
+)
 from skippose.backends.torch_blocks import backend as blocks_backend
 from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.backends.torch_maps.step import PlanStep
@@ -25,6 +31,7 @@ GATES = {
     "exact": ExactNormGate(0.3),
     "gumbel": GumbelGate(init_open=-0.01, block_mode="fixed"),
     "rectified": GumbelGate(init_open=-0.1, rectify=True, block_mode="fixed"),
+    "learned": GumbelNormGate(0.15, block=2, block_mode="fixed"),
 }
 POLICIES = ["hold", "previous"]
 

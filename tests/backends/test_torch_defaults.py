@@ -155,6 +155,7 @@ def stream_under(
         return play(net, backend, video, schedule)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("backend", BACKENDS)
 @ALL
 def test_streams(gate, reference, backend):
@@ -198,6 +199,7 @@ def clips_under(
     }
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @ALL
 def test_clips(gate, reference, mode):

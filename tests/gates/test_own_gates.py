@@ -114,6 +114,7 @@ def play(net: nn.Module, backend: str) -> skippose.Stream:
     return stream
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("base", GATES.values())
 def test_what_is_overridden_makes_a_difference(base, reference):
@@ -122,6 +123,7 @@ def test_what_is_overridden_makes_a_difference(base, reference):
     assert stream.report().sparsity < 0.9
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("backend", ["eager", "torch", "auto"])
 def test_it_is_asked(gate, reference, backend):
@@ -130,6 +132,7 @@ def test_it_is_asked(gate, reference, backend):
     assert stream.backend == ("eager" if backend == "eager" else "torch")
 
 
+@pytest.mark.pairwise
 @needs_library
 @pytest.mark.parametrize("reference", POLICIES)
 def test_the_native_backend_refuses_it_by_name(gate, reference):
@@ -187,6 +190,7 @@ class AboveTheResponse(InputNormGate):
         return response.abs().mean((1, 2, 3))
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reference", POLICIES)
 def test_whole_maps_show_it_what_eager_does(reference):
     net = make_net(InputNormGate(0.3), reference)

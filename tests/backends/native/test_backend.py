@@ -95,6 +95,7 @@ def densities(check) -> float:
     return sum(found) / len(found)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", GATES)
@@ -111,6 +112,7 @@ def test_layer_by_layer(
     assert check.masks_near < 0.01 * check.masks_seen
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", ["input", "gumbel"])
@@ -131,6 +133,7 @@ def test_blocks_of_one_output(
     assert check.masks_near < 0.01 * check.masks_seen
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("block", [2, 4])
 @pytest.mark.parametrize("gate", ["input", "exact", "gumbel"])
@@ -151,6 +154,7 @@ SMALL, LARGE = (19, 23), (33, 37)
 """Below and above the size from which on tiles of 4x4 outputs are used."""
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(
     ("block", "size"), [*((b, SMALL) for b in (1, 2, 4, 6)), *((b, LARGE) for b in (2, 4, 8))]
 )
@@ -217,6 +221,7 @@ class OfTheFrame(nn.Module):
         return self.next(y) + x, y * x, torch.cat([x, y], 1)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("channels", [1, 3, 8])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -425,6 +430,7 @@ def test_streams_in_threads_share_a_network(make_hrnet, make_moving_video) -> No
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -443,6 +449,7 @@ def test_a_state_goes_on_bit_equal(
             assert torch.equal(a, b)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("gate", ["input", "output", "exact", "gumbel"])
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize(("precision", "size"), [("float32", 4), ("bfloat16", 2)])
