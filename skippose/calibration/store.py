@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from skippose.files import replace_file
+
 
 class Store:
     """Results by what they are results of, in one JSON file.
@@ -20,6 +22,9 @@ class Store:
     Args:
         path: the file; it need not be there.
         identity: of everything that all results depend on. A file of another one is started anew.
+
+    Raises:
+        ValueError: for a file that is no such store; it is left as it is.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
@@ -30,10 +35,14 @@ class Store:
         if path.is_file():
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:  # cut off while it was written by something else
-                content = {}
-            if content.get("identity") == identity:
-                self.found = content["results"]
+                known, results = content["identity"], dict(content["results"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path}: not what a calibration has measured ({type(error).__name__}: "
+                    f"{error}); move it away, or choose another folder for such files"
+                ) from error
+            if known == identity:
+                self.found = results
 
     def get(self, question: list[Any], answer: Callable[[], Any]) -> Any:
         """The result of a question: the known one, or a new one, which is kept.
@@ -48,9 +57,5 @@ class Store:
             return self.found[key]
         self.found[key] = answer()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(
-            json.dumps({"identity": self.identity, "results": self.found}), encoding="utf-8"
-        )
-        partial.replace(self.path)
+        replace_file(self.path, json.dumps({"identity": self.identity, "results": self.found}))
         return self.found[key]
