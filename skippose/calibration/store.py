@@ -13,6 +13,9 @@ import numpy as np
 from skippose.files import replace_file
 
 
+_BEGINNING = '{"identity": '
+
+
 class Store:
     """Results by what they are results of, in one JSON file.
 
@@ -33,14 +36,17 @@ class Store:
         self.found: dict[str, Any] = {}
         self.reused = 0
         if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
+                content = json.loads(text)
                 known, results = content["identity"], dict(content["results"])
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path}: not what a calibration has measured ({type(error).__name__}: "
-                    f"{error}); move it away, or choose another folder for such files"
-                ) from error
+                if not text.startswith(_BEGINNING):
+                    raise ValueError(
+                        f"{path}: not what a calibration has measured ({type(error).__name__}: "
+                        f"{error}); move it away, or choose another folder for such files"
+                    ) from error
+                known, results = None, {}  # a store that something has cut off
             if known == identity:
                 self.found = results
 

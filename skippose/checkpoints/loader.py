@@ -53,8 +53,12 @@ def load_checkpoint(
     """
     path = local_file(name)
     with path.open("rb") as file:
-        if not file.read(4).startswith(_BEGINNINGS):
-            raise CheckpointError(f"{name} is no checkpoint: torch.save has not written it")
+        beginning = file.read(4)
+    if not beginning.startswith(_BEGINNINGS):
+        raise CheckpointError(
+            f"{name} is no checkpoint: invalid load key {beginning!r}, expected a file that "
+            "torch.save has written"
+        )
     try:
         if allow_checkpoint_code:
             return torch.load(path, map_location=map_location, weights_only=False)

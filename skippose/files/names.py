@@ -52,10 +52,20 @@ def plain_path(path: object, where: str) -> PurePosixPath:
 
 def as_plain_name(text: str) -> str:
     """A plain name for something whose own name is no file's: ``run/a#0`` gives ``run_a#0``."""
-    name = _SEPARATORS.sub("_", text).lstrip(". ").rstrip(". ")
+    name = _bare(_SEPARATORS.sub("_", text.encode(errors="replace").decode()))
+    if re.match(r"[A-Za-z]:", name):
+        name = f"_{name}"
     while len(name.encode()) > LONGEST:
-        name = name[:-1].rstrip(". ")
-    return plain_name(f"_{name}" if re.match(r"[A-Za-z]:", name) else name or "_", "a name")
+        name = _bare(name[:-1])
+    return plain_name(name or "_", "a name")
+
+
+def _bare(name: str) -> str:
+    """Without dots and blanks at its ends."""
+    before = None
+    while name != before:
+        before, name = name, name.strip().strip(".")
+    return name
 
 
 def _reason(name: object) -> str:
