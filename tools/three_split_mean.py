@@ -16,6 +16,7 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from statistics import fmean
 
@@ -50,11 +51,14 @@ def parse_args() -> argparse.Namespace:
 def run_test(config: str, checkpoint: str, *options: str) -> Path:
     """Runs tools/test.py; returns the path of the metrics that it wrote."""
     out = Path("work_dirs") / Path(config).stem / "test_metrics.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.unlink(missing_ok=True)
     tool = Path(__file__).with_name("test.py")
-    command = [sys.executable, tool, config, checkpoint, "--out", out, *options]
-    subprocess.run(command, check=True)
+    with tempfile.TemporaryDirectory() as folder:  # where nothing of an earlier run can be read
+        found = Path(folder) / out.name
+        command = [sys.executable, tool, config, checkpoint, "--out", found, *options]
+        subprocess.run(command, check=True)
+        text = found.read_text()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text)
     return out
 
 
