@@ -12,7 +12,6 @@ import numpy as np
 
 from skippose.files import replace_file
 
-
 _BEGINNING = '{"identity": '
 
 

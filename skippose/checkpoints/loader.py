@@ -20,11 +20,11 @@ from skippose.checkpoints.places import local_file
 FLAG = "allow_checkpoint_code"
 """The argument that lets a checkpoint run code; tools call it ``--allow-checkpoint-code``."""
 
-# torch's own allow-list takes other objects under a pickle's names since then, and only since then
-# is it closed to TorchScript archives, whose code may write files.
+# Since then torch's own allow-list takes other objects under a pickle's names.
 _NAMED_STAND_INS = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 _lock = threading.Lock()
-_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of what torch.save writes now, and wrote before 1.6
+_ARCHIVE = b"PK\x03\x04"
+_BEGINNINGS = (_ARCHIVE, b"\x80")  # of what torch.save writes now, and wrote before 1.6
 
 
 class CheckpointError(ValueError):
@@ -62,6 +62,8 @@ def load_checkpoint(
     try:
         if allow_checkpoint_code:
             return torch.load(path, map_location=map_location, weights_only=False)
+        if beginning == _ARCHIVE and "constants.pkl" in _members(path):
+            raise pickle.UnpicklingError("TorchScript")  # before torch 2.6 it would run
         return made(_load(path, map_location))
     except Exception as error:  # a damaged file raises anything
         if isinstance(error, pickle.UnpicklingError) and not allow_checkpoint_code:
@@ -111,6 +113,11 @@ def _load(path: Path, map_location: Any) -> Any:
         return torch.load(path, map_location=map_location, weights_only=True)
 
 
+def _members(path: Path) -> list[str]:
+    """The names in an archive, as torch itself reads them."""
+    return list(torch._C.PyTorchFileReader(str(path)).get_all_records())
+
+
 def _asked_for(error: Exception) -> str:
     """What a checkpoint asks for, from torch's message of many lines."""
     text = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
@@ -123,15 +130,11 @@ def _asked_for(error: Exception) -> str:
 
 
 def _load_restricted(path: Path, map_location: Any) -> Any:
-    """As ``weights_only=True``, which in these versions knows no stand-ins and has a hole.
+    """As ``weights_only=True``, which in these versions knows no stand-ins.
 
     Raises:
         UnpicklingError: for what is not allowed.
     """
-    with path.open("rb") as file:
-        is_archive = file.read(4) == b"PK\x03\x04"
-    if is_archive and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
-        raise pickle.UnpicklingError("TorchScript")
     module = SimpleNamespace(Unpickler=_Unpickler, load=_load_pickle, __name__=__name__)
     return torch.load(path, map_location=map_location, pickle_module=module, weights_only=False)
 
