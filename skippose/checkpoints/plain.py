@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ _HISTORY = {"log_history", "count_history", "max_length"}
 def to_plain(content: Any) -> Any:
     """The same, without what ``torch.load`` with ``weights_only=True`` refuses.
 
-    Arrays become tensors (of text: lists), numpy's numbers Python's, and a ``HistoryBuffer`` a
-    dict of what it holds. Containers in which nothing changes are the same objects; none is changed
+    Arrays become tensors (of text: lists), numpy's numbers Python's, a ``Counter`` a dict (a
+    schedule's milestones, which torch 2.1 does not take) and a ``HistoryBuffer`` a dict of what it
+    holds. Containers in which nothing changes are the same objects; none is changed
     in place.
     """
     if isinstance(content, HistoryBuffer):
@@ -34,11 +35,13 @@ def to_plain(content: Any) -> Any:
         return content.item()
     if isinstance(content, np.ndarray):
         try:
-            return torch.from_numpy(content.copy())
+            return torch.from_numpy(content.astype(content.dtype.newbyteorder("=")))
         except TypeError:  # a type that torch does not have
             return to_plain(content.tolist())
     if isinstance(content, ConfigDict):
         return to_plain(content.to_dict())
+    if type(content) is Counter:
+        return to_plain(dict(content))
     if type(content) in (dict, OrderedDict):
         items = {key: to_plain(value) for key, value in content.items()}
         same = all(items[key] is value for key, value in content.items())
