@@ -39,6 +39,7 @@ from rich.table import Table
 from train_step import CLOCKS, processor, save
 
 import skippose  # noqa: F401  (registers its models, data sets and hooks)
+from skippose.checkpoints import checkpoints_run_no_code
 from skippose.engine import GateVisualizationHook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,8 +62,9 @@ class Stepper:
         runner._train_loop = loop
         loop._iter = 1  # the hook's first iteration is due whatever its index
         runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        runner._init_model_weights()
-        runner.load_or_resume()
+        with checkpoints_run_no_code():
+            runner._init_model_weights()
+            runner.load_or_resume()
         runner.model.train()
         self.batch: Any = next(iter(loop.dataloader))
 

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,13 @@ def calibration_set(config: Config) -> dict[str, Any]:
     return test
 
 
+def _store(path: Path, identity: str) -> Store:
+    try:
+        return Store(path, identity)
+    except ValueError as error:
+        raise SystemExit(f"--cache: {error}") from error
+
+
 class Calibration:
     """One network, one goal."""
 
@@ -78,7 +86,7 @@ class Calibration:
             args.magnitudes,
         ]
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode())
-        self.store = Store(args.cache / f"{args.out.stem}.json", digest.hexdigest())
+        self.store = _store(args.cache / f"{args.out.stem}.json", digest.hexdigest())
         dataset = build_dataset(data)
         if args.choose == "order":
             chosen = spread(len(dataset), args.clips)
@@ -86,7 +94,7 @@ class Calibration:
             pool = spread(len(dataset), POOL)
             self._stage("looking for motion", len(pool))
             # Apart from the rest, for it is the same for all networks and goals.
-            store = Store(args.cache / "motion.json", data_identity(data, POOL))
+            store = _store(args.cache / "motion.json", data_identity(data, POOL))
             known = store.get(["motion", args.frames], lambda: self._motion(dataset, pool))
             chosen = [pool[n] for n in representative(known, args.clips)]
         if len(chosen) < args.clips:
@@ -98,7 +106,7 @@ class Calibration:
         for index in chosen:
             self.clips.append(self._clip(dataset, index))
             self._step()
-        network = build_network(self.model, args.checkpoint, args.device)
+        network = self._network(self.model)
         self.probe = Probe(network, self.clips, on_clip=self._step)
         start = self.probe.thresholds
         start[start == 0] = 0.1
@@ -113,6 +121,10 @@ class Calibration:
             start, self.scale = start * units, "absolute"
         self.start = start
         self.references: list[Result] | None = None
+
+    def _network(self, model: dict[str, Any]) -> Any:
+        args = self.args
+        return build_network(model, args.checkpoint, args.device, args.allow_checkpoint_code)
 
     def _clip(self, dataset: Any, index: int) -> LoadedClip:
         """The first frames of a clip."""
@@ -162,10 +174,7 @@ class Calibration:
         def answer() -> float:
             if self.references is None:
                 models = (dense_model(self.model), frozen_model(self.model))
-                self.references = [
-                    self._evaluate(build_network(m, self.args.checkpoint, self.args.device))
-                    for m in models
-                ]
+                self.references = [self._evaluate(self._network(model)) for model in models]
             self.probe.thresholds = thresholds
             found = self._evaluate(self.probe.network)
             losses = []

@@ -1,7 +1,9 @@
-"""The command line options that tools/train.py and tools/test.py share."""
+"""The command line options that tools share, tools/train.py and tools/test.py above all."""
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch.distributed
@@ -9,6 +11,10 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.runner import Runner
+
+from skippose.checkpoints import checkpoints_run_no_code
+from skippose.checkpoints.command_line import add_option, refused_in_a_line
+from skippose.engine import PlainCheckpointHook
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -42,9 +48,17 @@ def parser(description: str) -> argparse.ArgumentParser:
         default="none",
         help="what starts the processes of a distributed run (torchrun: pytorch)",
     )
+    add_option(options)
     # torch.distributed.launch passes it in either spelling.
     options.add_argument("--local_rank", "--local-rank", type=int, default=0)
     return options
+
+
+@contextmanager
+def checkpoints_of(args: argparse.Namespace) -> Iterator[None]:
+    """What a runner loads meanwhile runs no code, unless the command line allows it."""
+    with checkpoints_run_no_code(args.allow_checkpoint_code), refused_in_a_line():
+        yield
 
 
 def check_output(options: argparse.ArgumentParser, name: str, path: Path) -> None:
@@ -81,7 +95,10 @@ def build_runner(config: Config) -> Runner:
             find_unused_parameters=config.get("find_unused_parameters", False),
         )
         config.setdefault("model_wrapper_cfg", wrapper)
-    return Runner.from_cfg(config)
+    runner = Runner.from_cfg(config)
+    if not any(isinstance(hook, PlainCheckpointHook) for hook in runner.hooks):
+        runner.register_hook(PlainCheckpointHook())  # a config of one's own may not have it
+    return runner
 
 
 def hook_config(config: Config, name: str, option: str) -> dict:

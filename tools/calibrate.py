@@ -45,6 +45,7 @@ from rich.table import Table
 
 from skippose.calibration.allocation import Unreachable
 from skippose.calibration.fragment import config_fragment, wrapped
+from skippose.checkpoints.command_line import add_option, refused_in_a_line
 from skippose.evaluation.clip_bank import file_digest, set_threads
 
 CONSOLE = Console()
@@ -99,6 +100,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     options.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     options.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add_option(options)
     options.add_argument(
         "--cfg-options",
         nargs="+",
@@ -137,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     )  # fmt: skip
     outcomes = []
-    with Progress(*columns, console=CONSOLE) as progress:
+    with refused_in_a_line(), Progress(*columns, console=CONSOLE) as progress:
         calibration = Calibration(args, progress)
         for method in args.methods:
             before = time.process_time()

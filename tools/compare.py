@@ -42,6 +42,7 @@ from mmengine.logging import MMLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import skippose
+from skippose.checkpoints.command_line import add_option, refused_in_a_line
 from skippose.evaluation.clip_bank import (
     build_dataset,
     camera_of,
@@ -123,6 +124,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     options.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     options.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add_option(options)
     options.add_argument("--fresh", action="store_true", help="compute finished rows again")
     options.add_argument(
         "--draws", type=int, default=2000, help="bootstrap draws over clips (default: 2000)"
@@ -202,7 +204,9 @@ def compute(rows: list[Row], args: argparse.Namespace) -> dict[str, Result]:
             frames = sum(map(len, clips))
             for row in group:
                 task = progress.add_task(described(row), total=frames)
-                network = build_network(row.model, row.checkpoint, args.device)
+                network = build_network(
+                    row.model, row.checkpoint, args.device, args.allow_checkpoint_code
+                )
                 result = evaluate(
                     network, clips, cameras, lambda n, task=task: progress.advance(task, n)
                 )
@@ -292,7 +296,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in args.equal_budgets or ():
         if name not in known:
             raise SystemExit(f"--equal-budgets: no curve is called {name!r}; there are {known}")
-    results = compute(rows, args)
+    with refused_in_a_line():
+        results = compute(rows, args)
     write(figures(rows, results, args), budgets(rows, results, args), args, how)
     CONSOLE.print(f"Tables and pictures are {args.out}.*. To get them again:")
     CONSOLE.print(how, soft_wrap=True, highlight=False)

@@ -22,7 +22,6 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from pickle import UnpicklingError
 
 import cv2
 import numpy as np
@@ -34,6 +33,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import skippose  # noqa: F401  (registers its models, data sets and metrics)
+from skippose.checkpoints.command_line import add_option
 from skippose.video import BoxError, PoseFrame, Summary, VideoError, VideoPose, VideoSource
 
 
@@ -63,6 +63,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_argument("--threshold", type=float, default=0.3, help="of joints (default: 0.3)")
     options.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     options.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    add_option(options)
     options.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
     )
@@ -95,11 +96,10 @@ def run(args: argparse.Namespace, console: Console) -> Summary:
             refresh_every=args.refresh_every,
             threshold=args.threshold,
             stabilise=args.stabilise,
+            allow_checkpoint_code=args.allow_checkpoint_code,
         )
     except (TypeError, KeyError) as error:  # a setting of no class, a class of no registry
         raise ValueError(f"{args.config}: {error.args[0]}") from error
-    except (UnpicklingError, EOFError) as error:
-        raise ValueError(f"{args.checkpoint} is no checkpoint: {error}") from error
     where = dict(bbox=args.bbox, tracks=args.tracks, whole_frame=args.whole_frame)
     columns = (
         TextColumn("{task.description}"),

@@ -30,6 +30,7 @@ from rich.progress import Progress
 
 from skippose.calibration.allocation import Unreachable
 from skippose.evaluation.clip_bank import set_threads
+from skippose.files import replace_file
 
 CONFIG = "configs/small/skip_hrnet_small.py"
 CHECKPOINT = "configs/small/hrnet_small_jhmdb-sub1.pth"
@@ -101,9 +102,7 @@ def find(chosen: dict[str, dict[str, Any]]) -> None:
                 continue
             found |= known()  # read again: others may look for other cells
             ordered = {"variants": {n: found[n] for n in cells() if n in found}}
-            partial = FILE.with_suffix(".partial")
-            partial.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
-            partial.replace(FILE)
+            replace_file(FILE, json.dumps(ordered, indent=1) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> None:

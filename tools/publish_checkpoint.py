@@ -11,20 +11,26 @@ weights (Wortsman et al., "Model soups", ICML 2022).
 
 import argparse
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from skippose.checkpoints import load_checkpoint, weights_of
+from skippose.checkpoints.command_line import add_option
+from skippose.files import replace_file
 
-def publish(sources: Sequence[Path], target: Path) -> str:
+
+def publish(sources: Sequence[Path], target: Path, allow_checkpoint_code: bool = False) -> str:
     """Writes the small checkpoint; returns its SHA-256.
 
     Raises:
+        CheckpointError: a source is no checkpoint, or asks for more than weights.
         ValueError: checkpoints of different networks.
     """
     weights, *others = [
-        torch.load(source, map_location="cpu", weights_only=False)["state_dict"]
+        weights_of(load_checkpoint(source, "cpu", allow_checkpoint_code), source)
         for source in sources
     ]
     for source, other in zip(sources[1:], others, strict=True):
@@ -34,8 +40,10 @@ def publish(sources: Sequence[Path], target: Path) -> str:
         if tensor.is_floating_point():
             mean = torch.stack([tensor, *(other[name] for other in others)]).mean(0)
             weights[name] = mean if "running" in name else mean.half()
-    torch.save({"state_dict": weights}, target)
-    return hashlib.sha256(target.read_bytes()).hexdigest()
+    content = io.BytesIO()
+    torch.save({"state_dict": weights}, content)
+    replace_file(target, content.getvalue())  # one that is there already stays until then
+    return hashlib.sha256(content.getvalue()).hexdigest()
 
 
 def main() -> None:
@@ -46,12 +54,15 @@ def main() -> None:
         "source", type=Path, nargs="+", help="a checkpoint of tools/train.py, or several"
     )
     options.add_argument("target", type=Path, help="where the small one goes (.pth)")
+    add_option(options)
     args = options.parse_args()
     for source in args.source:
         if not source.is_file():
             options.error(f"{source}: no such checkpoint")
+        if args.target.exists() and args.target.samefile(source):
+            options.error(f"{source}: would be written over by what is made of it")
     try:
-        digest = publish(args.source, args.target)
+        digest = publish(args.source, args.target, args.allow_checkpoint_code)
     except ValueError as error:
         options.error(str(error))
     size = args.target.stat().st_size / 2**20

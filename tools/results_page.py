@@ -30,6 +30,8 @@ from typing import Any
 
 from _comparison_tables import cells, percent
 
+from skippose.files import NameRefused, plain_name
+
 RESULTS = Path(__file__).parents[1] / "results"
 BLOCK = re.compile(
     r"(<!-- (rows|late|budgets|grid|table) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
@@ -154,6 +156,7 @@ def renewed(page: str) -> str:
 
     def table(match: re.Match[str]) -> str:
         head, kind, name, options, body, end = match.groups()
+        plain_name(name, match[1].strip())
         path = RESULTS / (f"{name}_budgets.csv" if kind == "budgets" else f"{name}.csv")
         if path.is_file():
             if kind == "rows":
@@ -182,7 +185,10 @@ def main(arguments: list[str] | None = None) -> None:
     stale = []
     for path in args.pages:
         page = path.read_text(encoding="utf-8")
-        text = renewed(page)
+        try:
+            text = renewed(page)
+        except NameRefused as error:
+            sys.exit(f"{path}: {error}")
         if text != page:
             stale.append(str(path))
             if not args.check:

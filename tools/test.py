@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
-from _options import build_runner, check_output, draw_poses, hook_config, load_config, parser
+from _options import (
+    build_runner,
+    check_output,
+    checkpoints_of,
+    draw_poses,
+    hook_config,
+    load_config,
+    parser,
+)
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
@@ -94,10 +102,11 @@ def merge(args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
-    runner = build_runner(merge(args))
-    if args.out is not None:
-        runner.register_hook(SaveMetrics(args.out))
-    runner.test()
+    with checkpoints_of(args):
+        runner = build_runner(merge(args))
+        if args.out is not None:
+            runner.register_hook(SaveMetrics(args.out))
+        runner.test()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ torchrun --nproc_per_node 2 tools/train.py configs/skip_hrnet_w32.py --launcher 
 import argparse
 from urllib.error import URLError
 
-from _options import build_runner, draw_poses, load_config, parser
+from _options import build_runner, checkpoints_of, draw_poses, load_config, parser
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
@@ -77,10 +77,11 @@ def merge(args: argparse.Namespace) -> Config:
 
 
 def main() -> None:
-    config = merge(parse_args())
-    runner = build_runner(config)
+    args = parse_args()
+    config = merge(args)
     try:
-        runner.train()
+        with checkpoints_of(args):
+            build_runner(config).train()
     except URLError as error:
         raise SystemExit(
             f"{config.load_from} was not downloaded ({error.reason}). Without a network: fetch it "

@@ -8,12 +8,12 @@ For each clip a folder with the predicted poses, where the MACs went, densities 
 time, MACs over time with cuts marked, mean densities in the network's order, the masks of chosen
 layers, an overview of poses, MACs and the first of these layers, and an animation of it all.
 --clip takes ids as --list prints them, parts of ids, or glob patterns; the first test clip by
-default.
+default. A clip's folder is made anew if this tool has made it before (.made in --out says so), and
+is left alone if somebody else has.
 """
 
 import argparse
 import logging
-import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,15 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 import skippose  # noqa: F401  (registers its models, data sets and metrics)
+from skippose.checkpoints.command_line import add_option, refused_in_a_line
 from skippose.evaluation.clip_bank import build_dataset, check_config
 from skippose.evaluation.comparison import build_network
+from skippose.files import Output, OutputRefused, as_plain_name
 from skippose.video import VideoSink
 from skippose.visualization.clip_gates import run_clip
 from skippose.visualization.layer_tags import choose_layers, layer_tag
 
+TOOL = "tools/visualize_gates.py"
 LAYERS = ["backbone.conv1", "backbone.stage[234].0.branches.0.0.conv1", "head.final_layer"]
 
 
@@ -53,6 +56,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_argument("--gif", action="store_true", help="animate as .gif rather than .mp4")
     options.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     options.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
+    add_option(options)
     options.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE"
     )
@@ -96,7 +100,11 @@ def chosen_clips(ids: list[str], wanted: list[str] | None) -> list[int]:
 
 
 def draw(network: Any, item: dict[str, Any], links: Any, args: argparse.Namespace) -> Path:
-    """Writes one clip's pictures; returns their folder."""
+    """Writes one clip's pictures; returns their folder.
+
+    Raises:
+        OutputRefused: the folder is there, and not as this tool has made it.
+    """
     raw = item["inputs"][: args.frames]
     samples = list(item["data_samples"])[: len(raw)]
     clip = run_clip(network, raw, samples)
@@ -108,17 +116,17 @@ def draw(network: Any, item: dict[str, Any], links: Any, args: argparse.Namespac
             f"no layer matches {args.layers}; there are {len(clip.records)}, for example "
             f"{list(clip.records)[:3]}"
         )
-    folder = args.out / re.sub(r"[^\w.#-]+", "_", samples[0].clip_id)
     pictures = dict(clip.pictures(layers, clip.even_frames(args.strip), links))
     strips = [pictures[name] for name in ("pose", "cost", layer_tag(layers[0])) if name in pictures]
     pictures["overview"] = np.vstack(strips)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        cv2.imwrite(str(folder / f"{name.replace('/', '.')}.png"), picture[..., ::-1])
-    with VideoSink(folder / ("gates.gif" if args.gif else "gates.mp4"), args.fps) as sink:
-        for picture in clip.animation(layers, links):
-            sink.write(picture[..., ::-1])
-    return folder
+    name = as_plain_name(samples[0].clip_id)
+    with Output(args.out, TOOL).folder(args.out.resolve() / name) as folder:
+        for title, picture in pictures.items():
+            cv2.imwrite(str(folder / f"{title.replace('/', '.')}.png"), picture[..., ::-1])
+        with VideoSink(folder / ("gates.gif" if args.gif else "gates.mp4"), args.fps) as sink:
+            for picture in clip.animation(layers, links):
+                sink.write(picture[..., ::-1])
+    return args.out / name
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -138,10 +146,16 @@ def main(arguments: list[str] | None = None) -> None:
         print("\n".join(ids))
         return
     which = chosen_clips(ids, args.clip)
-    network = build_network(config.model.to_dict(), args.checkpoint, args.device)
+    with refused_in_a_line():
+        network = build_network(
+            config.model.to_dict(), args.checkpoint, args.device, args.allow_checkpoint_code
+        )
     links = dataset.metainfo.get("skeleton_links", ())
     for n in which:
-        print(draw(network, dataset[n], links, args))
+        try:
+            print(draw(network, dataset[n], links, args))
+        except OutputRefused as error:
+            raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

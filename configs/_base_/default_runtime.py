@@ -22,6 +22,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="ExactResumeHook"),  # killed and resumed gives what an uninterrupted run gives
+    dict(type="PlainCheckpointHook"),  # checkpoints load with weights_only=True
     dict(type="SyncBuffersHook"),  # the statistics of batch norm, at the end of each epoch
     dict(type="GateVisualizationHook"),
 ]

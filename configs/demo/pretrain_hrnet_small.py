@@ -19,6 +19,7 @@ train_dataloader = dict(batch_size=32, dataset=dict(clip_len=1))
 max_epochs = 5
 custom_hooks = [
     dict(type="ExactResumeHook"),
+    dict(type="PlainCheckpointHook"),
     dict(type="SyncBuffersHook"),
     dict(type="ChannelsLastHook"),
 ]

@@ -40,6 +40,7 @@ max_epochs = 2
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=max_epochs)
 custom_hooks = [
     dict(type="ExactResumeHook"),
+    dict(type="PlainCheckpointHook"),
     dict(type="SyncBuffersHook"),
     dict(type="ChannelsLastHook"),
 ]

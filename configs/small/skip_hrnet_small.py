@@ -46,6 +46,7 @@ val_cfg = dict()
 test_cfg = dict(type="ClipTestLoop")
 custom_hooks = [
     dict(type="ExactResumeHook"),
+    dict(type="PlainCheckpointHook"),
     dict(type="SyncBuffersHook"),
     dict(type="ChannelsLastHook"),
     dict(type="EMAHook", ema_type="ExpMomentumEMA", momentum=0.0005, update_buffers=True),

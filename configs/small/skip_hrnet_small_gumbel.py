@@ -72,6 +72,7 @@ auto_scale_lr = dict(base_batch_size=1)
 
 custom_hooks = [
     dict(type="ExactResumeHook"),
+    dict(type="PlainCheckpointHook"),
     # The noise fades, so that the gates that training ends with are those that are tested.
     dict(type="GateScheduleHook", temperature=(2 / 3, 2 / 3), noise=(0.5, 0.0), end=0.6),
     dict(type="GateVisualizationHook", interval=10),

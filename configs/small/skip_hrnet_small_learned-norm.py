@@ -36,6 +36,7 @@ param_scheduler = [
 ]
 custom_hooks = [
     dict(type="ExactResumeHook"),
+    dict(type="PlainCheckpointHook"),
     dict(type="GateScheduleHook", temperature=(2 / 3, 2 / 3), noise=(0.5, 0.0), end=0.6),
     dict(type="GateVisualizationHook", interval=10),
 ]

@@ -28,5 +28,6 @@ param_scheduler = [
 ]
 custom_hooks = [
     dict(type="ExactResumeHook"),
+    dict(type="PlainCheckpointHook"),
     dict(type="GateVisualizationHook", interval=10),
 ]

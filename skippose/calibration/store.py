@@ -10,6 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from skippose.files import replace_file
+
+_BEGINNING = '{"identity": '
+
 
 class Store:
     """Results by what they are results of, in one JSON file.
@@ -20,6 +24,9 @@ class Store:
     Args:
         path: the file; it need not be there.
         identity: of everything that all results depend on. A file of another one is started anew.
+
+    Raises:
+        ValueError: for a file that is no such store; it is left as it is.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
@@ -28,12 +35,19 @@ class Store:
         self.found: dict[str, Any] = {}
         self.reused = 0
         if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:  # cut off while it was written by something else
-                content = {}
-            if content.get("identity") == identity:
-                self.found = content["results"]
+                content = json.loads(text)
+                known, results = content["identity"], dict(content["results"])
+            except (ValueError, KeyError, TypeError) as error:
+                if not text.startswith(_BEGINNING):
+                    raise ValueError(
+                        f"{path}: not what a calibration has measured ({type(error).__name__}: "
+                        f"{error}); move it away, or choose another folder for such files"
+                    ) from error
+                known, results = None, {}  # a store that something has cut off
+            if known == identity:
+                self.found = results
 
     def get(self, question: list[Any], answer: Callable[[], Any]) -> Any:
         """The result of a question: the known one, or a new one, which is kept.
@@ -48,9 +62,5 @@ class Store:
             return self.found[key]
         self.found[key] = answer()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(
-            json.dumps({"identity": self.identity, "results": self.found}), encoding="utf-8"
-        )
-        partial.replace(self.path)
+        replace_file(self.path, json.dumps({"identity": self.identity, "results": self.found}))
         return self.found[key]

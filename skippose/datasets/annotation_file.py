@@ -49,7 +49,8 @@ def read_clips(
             f"configs/demo); the data root is now {dataset.data_root!r}"
         )
     try:
-        content = load(path)
+        # As JSON, whatever its name says: mmengine runs what is in .pkl and .yaml files.
+        content = load(path, file_format="json")
     except ValueError as error:
         raise ValueError(f"annotation file {path}: no JSON ({error})") from error
     for key, fields in (("images", ("id", "file_name")), ("annotations", ("id", "image_id"))):
@@ -111,6 +112,8 @@ def _detections(dataset: Any, rejected: list[str]) -> list[dict]:
     path = dataset.bbox_file
     if not exists(path):
         raise FileNotFoundError(f"file of detections {path}: missing")
+    if not str(path).endswith(".json"):  # mmpose goes by the ending, and others run code
+        raise ValueError(f"file of detections {path}: expected a .json file")
     try:
         found = dataset._load_detection_results()
     except (AssertionError, KeyError, ValueError) as error:

@@ -6,6 +6,7 @@ from skippose.engine.hooks import (
     ExactResumeHook,
     GateScheduleHook,
     GateVisualizationHook,
+    PlainCheckpointHook,
 )
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "ExactResumeHook",
     "GateScheduleHook",
     "GateVisualizationHook",
+    "PlainCheckpointHook",
 ]

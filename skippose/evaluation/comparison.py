@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from mmpose.registry import MODELS
 from torch import nn
 
+from skippose.checkpoints import load_checkpoint, weights_of
 from skippose.evaluation.clip_bank import LoadedClip
 from skippose.evaluation.scores import Scores, clip_scores
+from skippose.files import replace_file
 from skippose.report import LayerCost, Report, total
 
 ROLES = ("dense, crop per frame", "dense", "frozen", "network")
@@ -90,17 +91,29 @@ def frozen_model(model: Mapping[str, Any]) -> dict[str, Any]:
     return frozen
 
 
-def build_network(model: Mapping[str, Any], checkpoint: str, device: str = "cpu") -> nn.Module:
+def build_network(
+    model: Mapping[str, Any],
+    checkpoint: str,
+    device: str = "cpu",
+    allow_checkpoint_code: bool = False,
+) -> nn.Module:
     """The estimator of a config with a checkpoint's weights, for testing.
 
+    Args:
+        model: the network's config.
+        checkpoint: a file, or what else `load_checkpoint` takes.
+        device: where the network runs.
+        allow_checkpoint_code: see `load_checkpoint`.
+
     Raises:
+        CheckpointError: see `load_checkpoint`.
         ValueError: if the checkpoint lacks weights, or has them in other shapes. Keys of gates may
             be missing (a dense checkpoint) or too many (a gated one in a dense network).
     """
     init_default_scope("mmpose")
     network = MODELS.build(deepcopy(dict(model)))
-    content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu")
-    state = content.get("state_dict", content)
+    content = load_checkpoint(checkpoint, "cpu", allow_checkpoint_code)
+    state = weights_of(content, checkpoint)
     renamed = OrderedDict((key.removeprefix("module."), value) for key, value in state.items())
     renamed._metadata = getattr(state, "_metadata", {})  # type: ignore[attr-defined]
     try:
@@ -176,9 +189,7 @@ class Result:
             "gate_density_sums": [[x.gate_density_sum for x in r.layers] for r in self.reports],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(path)
+        replace_file(path, json.dumps(content))
 
     @classmethod
     def load(cls, path: Path) -> Result:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skippose.checkpoints import checkpoints_run_no_code
 from skippose.datasets.detections import iou
 
 Box = NDArray[np.float32]
@@ -211,11 +212,16 @@ def follow_pose(
     return new if (new[2:] - new[:2] >= 0.25 * (box[2:] - box[:2])).all() else box
 
 
-def person_detector(device: str = "cpu") -> Detector:
+def person_detector(device: str = "cpu", allow_checkpoint_code: bool = False) -> Detector:
     """mmpose's own detector of people, which mmdet runs; it fetches its weights once.
+
+    Args:
+        device: where it runs.
+        allow_checkpoint_code: see :func:`skippose.checkpoints.load_checkpoint`.
 
     Raises:
         BoxError: if mmdet is not installed.
+        CheckpointError: if what it fetches asks for more than weights.
     """
     if find_spec("mmdet") is None:
         raise BoxError(
@@ -227,7 +233,10 @@ def person_detector(device: str = "cpu") -> Detector:
     from mmpose.apis.inferencers.utils import default_det_models
 
     model = default_det_models["human"]
-    inferencer = DetInferencer(model["model"], model["weights"], device=device, show_progress=False)
+    with checkpoints_run_no_code(allow_checkpoint_code):
+        inferencer = DetInferencer(
+            model["model"], model["weights"], device=device, show_progress=False
+        )
 
     def detect(image: NDArray[np.uint8]) -> NDArray[np.floating]:
         (found,) = inferencer(image, return_datasamples=True)["predictions"]

@@ -142,8 +142,11 @@ class VideoPose:
         threshold: scores below it are no joints to draw or to follow.
         stabilise: whether windows may follow the background of a moving camera, where that leaves
             less to compute: see :class:`skippose.datasets.steady_window.SteadyWindow`.
+        allow_checkpoint_code: whether a checkpoint may hold more than weights, and with it run any
+            code: see :func:`skippose.checkpoints.load_checkpoint`.
 
     Raises:
+        CheckpointError: for a file that is no checkpoint, or that asks for more than weights.
         ValueError: for a checkpoint that does not fit, a network without gates, or masks of a
             backend that has none.
     """
@@ -159,6 +162,7 @@ class VideoPose:
         refresh_every: int | None = None,
         threshold: float = 0.3,
         stabilise: bool = False,
+        allow_checkpoint_code: bool = False,
     ) -> None:
         # Not at the top: mmpose.apis is a large import, and who imports skippose may not need it.
         from mmpose.apis.inference import dataset_meta_from_config
@@ -168,8 +172,9 @@ class VideoPose:
         self.masks = masks
         self.threshold = threshold
         self.stabilise = stabilise
+        self.allow_checkpoint_code = allow_checkpoint_code
         model = self.config.model.to_dict()
-        self.network: Any = build_network(model, str(checkpoint), device)
+        self.network: Any = build_network(model, str(checkpoint), device, allow_checkpoint_code)
         head = model["head"]
         self.input_size: tuple[int, int] = tuple(head["decoder"]["input_size"])
         normalise = model.get("data_preprocessor", {})
@@ -237,7 +242,9 @@ class VideoPose:
             return FirstBox(bbox)
         if tracks is not None:
             return Tracks(tracks)
-        return WholeFrame() if whole_frame else Detected(person_detector(self.device))
+        if whole_frame:
+            return WholeFrame()
+        return Detected(person_detector(self.device, self.allow_checkpoint_code))
 
     def _frames(self, video: VideoSource, boxes: Boxes) -> Iterator[PoseFrame]:
         with video:

@@ -1,6 +1,7 @@
 """PoseTrack's annotations and detections as clips, the broken ones too."""
 
 import json
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -234,3 +235,23 @@ def test_missing_files_are_named(posetrack):
         posetrack.dataset(wrapped=dict(bbox_file="/nowhere.json"))
     with pytest.raises(FileNotFoundError, match="absent.json: missing.*SKIPPOSE_POSETRACK18"):
         posetrack.dataset(wrapped=dict(ann_file="absent.json"))
+
+
+@pytest.mark.parametrize("ending", [".pkl", ".yaml", ".json"])
+@pytest.mark.parametrize("where", ["ann_file", "bbox_file"])
+def test_no_file_runs_what_is_in_it(posetrack, tmp_path, where, ending):
+    """mmengine, and mmpose with it, read .pkl and .yaml so that they may run any code."""
+    ran = tmp_path / "it_ran"
+
+    class Writes:
+        def __reduce__(self) -> tuple:
+            return open, (str(ran), "w")
+
+    path = tmp_path / f"evil{ending}"
+    if ending == ".yaml":
+        path.write_text(f"!!python/object/apply:builtins.open [{str(ran)!r}, w]")
+    else:
+        path.write_bytes(pickle.dumps(Writes()))
+    with pytest.raises(ValueError, match=rf"evil\{ending}: (no JSON|expected)"):
+        posetrack.dataset(wrapped={where: str(path)})
+    assert not ran.exists()

@@ -201,6 +201,29 @@ def test_pictures_reach_the_local_backend_too(tmp_path: Path) -> None:
     assert sizes.count((SIZE + 2 * BAR, 2 * SIZE, 3)) == 7
 
 
+@pytest.mark.parametrize("name", ["videos/walk#/..", "videos/walk#/../..", "/..", "a/..#b/../../x"])
+def test_pictures_stay_in_their_folder_whatever_the_clip_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    """A clip's id is made of what an annotation file says, its track id among that."""
+    run = runner(tmp_path, model(), "LocalVisBackend")
+    hook = GateVisualizationHook(num_frames=2, layers=["head.final_layer"])
+    hook.after_val_iter(run, 0, batch(moving_patch(), name), None)
+    (tags,) = tmp_path.rglob("gates")
+    found = list(tmp_path.rglob("*.png"))
+    assert len(found) == 6
+    (clip,) = tags.iterdir()  # all in one folder there
+    assert all(clip in path.parents for path in found)
+
+
+def test_a_clip_keeps_its_own_name(tmp_path: Path) -> None:
+    run = runner(tmp_path, model())
+    hook = GateVisualizationHook(num_frames=2, layers=["head.final_layer"])
+    # The second part of a divided track.
+    hook.after_val_iter(run, 0, batch(moving_patch(), "videos/(two) steps!#3/2"), None)
+    assert "gates/(two) steps!#3_2/pose" in pictures(tmp_path)
+
+
 def test_the_networks_outputs_and_mode_are_left_alone(tmp_path: Path) -> None:
     net = model()
     data = batch(moving_patch())

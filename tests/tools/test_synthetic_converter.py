@@ -128,9 +128,13 @@ def test_an_interrupted_run_is_started_again(tmp_path, made, monkeypatch):
             for job in jobs:
                 synthetic.make(job)
     assert not (out / "annotations").exists()
-    partial = jobs[4].images.with_name(f".{jobs[4].clip.name}.partial")
-    partial.mkdir(parents=True)
-    (partial / "00001.png").write_bytes(b"cut off")
+    with monkeypatch.context() as patched:  # killed: nothing is cleared away
+        patched.setattr(synthetic.Output, "_empty", lambda self, path: None)
+        patched.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+        with pytest.raises(KeyboardInterrupt), jobs[4].output.folder(jobs[4].images) as partial:
+            (partial / "00001.png").write_bytes(b"cut off")
+            raise KeyboardInterrupt
+    assert partial.name == f".{jobs[4].clip.name}.partial" and list(partial.iterdir())
     (jobs[0].images / "00002.png").unlink()  # and somebody has deleted a frame
     jobs[1].note.write_text("{")
     before = jobs[1].images.stat().st_mtime_ns

@@ -36,7 +36,7 @@ def test_pictures_and_an_animation(
     ids = capsys.readouterr().out.split()[-2:]
     layers = ["--layers", "stem/*", "head.*", "--strip", "3", "--frames", "7"]
     tool.main([CONFIG, CHECKPOINT, "--clip", ids[1], "--out", str(tmp_path), *layers])
-    (folder,) = tmp_path.iterdir()
+    (folder,) = (path for path in tmp_path.iterdir() if path.name != ".made")
     assert folder.name == ids[1].replace("/", "_")
     assert {path.name for path in folder.iterdir()} == {
         "pose.png", "cost.png", "layers_over_time.png", "macs_over_time.png", "density.png",
@@ -54,6 +54,14 @@ def test_pictures_and_an_animation(
     tool.main([CONFIG, CHECKPOINT, "--gif", "--frames", "3", "--out", str(tmp_path / "gif")])
     (gif,) = (tmp_path / "gif").rglob("*.gif")
     assert gif.stat().st_size > 1000
+
+    # Again it makes what it has made; what somebody has put there stays.
+    few = [CONFIG, CHECKPOINT, "--gif", "--frames", "2", "--out", str(tmp_path / "gif")]
+    tool.main(few)
+    (gif.parent / "notes.txt").write_text("mine")
+    with pytest.raises(SystemExit, match=r"notes\.txt: is there already"):
+        tool.main(few)
+    assert gif.exists() and (gif.parent / "notes.txt").read_text() == "mine"
 
 
 def test_clips_are_chosen_by_id_part_or_pattern(tool: ModuleType) -> None:

@@ -29,6 +29,9 @@ Rules:
   says to leave those clips out.
 - A clip's folder and an annotation file appear under their names only when they are complete, so
   an interrupted run is simply started again; clips already there are not decoded twice.
+- The name of a class or clip that is no plain name (``../other``) stops the conversion. What is
+  there already and is not as this tool has made it, by the records in ``--out``'s ``.made``, is
+  neither removed nor written over: the conversion stops and names it.
 
 Example::
 
@@ -40,7 +43,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -54,6 +56,9 @@ from rich.progress import track
 from rich.table import Table
 from scipy.io import loadmat
 
+from skippose.files import NameRefused, Output, OutputRefused, plain_name
+
+TOOL = "tools/dataset_converters/jhmdb.py"
 KEYPOINTS = [
     'neck', 'belly', 'head', 'right_shoulder', 'left_shoulder', 'right_hip', 'left_hip',
     'right_elbow', 'left_elbow', 'right_knee', 'left_knee', 'right_wrist', 'left_wrist',
@@ -129,12 +134,13 @@ def read_splits(folder: Path) -> dict[int, dict[tuple[str, str], str]]:
     """Read ``<class>_test_split<k>.txt``: for each split, (class, clip) -> ``train`` or ``test``.
 
     Raises:
-        ConversionError: no split file at all, or a line that is not ``<clip>.avi 1|2``.
+        ConversionError: no split file at all, a line that is not ``<clip>.avi 1|2``, or a class or
+            clip whose name is no plain name.
     """
     splits: dict[int, dict[tuple[str, str], str]] = {}
     for k in SPLITS:
         for path in sorted(folder.glob(f"*_test_split{k}.txt")):
-            action = path.name[: -len(f"_test_split{k}.txt")]
+            action = _name(path.name[: -len(f"_test_split{k}.txt")], f"{path}, class")
             for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 if not line.strip():
                     continue
@@ -144,11 +150,18 @@ def read_splits(folder: Path) -> dict[int, dict[tuple[str, str], str]]:
                         f"{path}, line {n}: found {line!r}, expected '<clip>.avi 1' (train) "
                         "or '<clip>.avi 2' (test)"
                     )
-                key = (action, name.strip()[: -len(".avi")])
-                splits.setdefault(k, {})[key] = SUBSETS[subset]
+                clip = _name(name.strip()[: -len(".avi")], f"{path}, line {n}")
+                splits.setdefault(k, {})[action, clip] = SUBSETS[subset]
     if not splits:
         raise ConversionError(f"{folder}: found no <class>_test_split{{1,2,3}}.txt")
     return splits
+
+
+def _name(name: str, where: str) -> str:
+    try:
+        return plain_name(name, where)
+    except NameRefused as error:
+        raise ConversionError(str(error)) from error
 
 
 def read_mat(path: Path, key: str, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -256,7 +269,7 @@ def read_video(path: Path) -> Iterator[np.ndarray]:
         capture.release()
 
 
-def write_frames(source: Path, target: Path, labels: Labels) -> int:
+def write_frames(source: Path, target: Path, labels: Labels, output: Output) -> int:
     """Write a clip's frames as ``target/00001.png`` …; the folder appears when it is complete.
 
     A folder that is already there with exactly the annotation's frames is left as it is.
@@ -266,41 +279,39 @@ def write_frames(source: Path, target: Path, labels: Labels) -> int:
 
     Raises:
         BadClip: the source holds fewer frames than the annotation, or frames of another size.
+        OutputRefused: the folder is there, and not as this tool has made it.
     """
     wanted = {f"{t:05d}.png" for t in range(1, len(labels) + 1)}
-    if target.is_dir() and source != target and {p.name for p in target.iterdir()} == wanted:
+    there = {p.name for p in target.iterdir()} if target.is_dir() else set()
+    if source == target:
+        if not wanted <= there:
+            raise BadClip(f"{target}: found no {min(wanted - there)}")
+        return copy_frames(source, None, labels)
+    if there == wanted:
         return 0
-    in_place = source == target
-    if in_place and not wanted <= {p.name for p in target.iterdir()}:
-        raise BadClip(f"{target}: found no {min(wanted - {p.name for p in target.iterdir()})}")
-    partial = target.with_name(f".{target.name}.partial")
-    if not in_place:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    try:
-        count = 0
-        for image in read_images(source) if source.is_dir() else read_video(source):
-            count += 1
-            if count > len(labels):
-                continue  # counted, not written
-            if image.shape[:2] != labels.size:
-                raise BadClip(
-                    f"{source}: frame {count} has (height, width) {image.shape[:2]}, but the "
-                    f"puppet mask has {labels.size}"
-                )
-            path = partial / f"{count:05d}.png"
-            if not in_place and not cv2.imwrite(str(path), image):
-                raise ConversionError(f"{path}: cannot be written")
-        if count < len(labels):
+    with output.folder(target) as folder:
+        return copy_frames(source, folder, labels)
+
+
+def copy_frames(source: Path, folder: Path | None, labels: Labels) -> int:
+    """Read a clip's frames, and write them into a folder if one is given; see `write_frames`."""
+    count = 0
+    for image in read_images(source) if source.is_dir() else read_video(source):
+        count += 1
+        if count > len(labels):
+            continue  # counted, not written
+        if image.shape[:2] != labels.size:
             raise BadClip(
-                f"{source}: {count} frames can be read, but the annotation has {len(labels)}: "
-                "truncated?"
+                f"{source}: frame {count} has (height, width) {image.shape[:2]}, but the "
+                f"puppet mask has {labels.size}"
             )
-        if not in_place:
-            shutil.rmtree(target, ignore_errors=True)
-            partial.replace(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if folder is not None and not cv2.imwrite(str(folder / f"{count:05d}.png"), image):
+            raise ConversionError(f"{folder / f'{count:05d}.png'}: cannot be written")
+    if count < len(labels):
+        raise BadClip(
+            f"{source}: {count} frames can be read, but the annotation has {len(labels)}: "
+            "truncated?"
+        )
     return count - len(labels)
 
 
@@ -341,14 +352,6 @@ def entries(clip: Clip, labels: Labels) -> tuple[list[dict], list[dict]]:
     return images, annotations
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON file under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(partial, path)
-
-
 def convert(src: Path, out: Path, workers: int = 1, skip_bad: bool = False) -> Summary:
     """Convert every clip that the splits name and ``src`` holds.
 
@@ -363,9 +366,12 @@ def convert(src: Path, out: Path, workers: int = 1, skip_bad: bool = False) -> S
         written.
 
     Raises:
-        ConversionError: ``src`` has no splits, or none of the clips that they name.
+        ConversionError: ``src`` has no splits, none of the clips that they name, or names that are
+            no plain names.
+        OutputRefused: something is in the way that this tool has not made.
     """
     src, out = src.resolve(), out.resolve()
+    output = Output(out, TOOL)
     splits = read_splits(src / "splits")
     keys = sorted({key for split in splits.values() for key in split})
     clips = [Clip(action, name, n) for n, (action, name) in enumerate(keys, 1)]
@@ -380,7 +386,8 @@ def convert(src: Path, out: Path, workers: int = 1, skip_bad: bool = False) -> S
 
     def one(clip: Clip) -> tuple[Labels, int]:
         labels = read_labels(src, clip)
-        return labels, write_frames(present[clip], out / "Rename_Images" / clip.folder, labels)
+        target = output.path("Rename_Images", clip.folder)
+        return labels, write_frames(present[clip], target, labels, output)
 
     done: dict[tuple[str, str], tuple[Clip, Labels]] = {}
     with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
@@ -410,6 +417,7 @@ def convert(src: Path, out: Path, workers: int = 1, skip_bad: bool = False) -> S
     )
     if summary.bad and not skip_bad:
         return summary
+    files: dict[Path, bytes] = {}
     for k, split in splits.items():
         for subset in SUBSETS.values():
             images: list[dict] = []
@@ -419,10 +427,15 @@ def convert(src: Path, out: Path, workers: int = 1, skip_bad: bool = False) -> S
                     more_images, more_annotations = entries(*done[key])
                     images += more_images
                     annotations += more_annotations
-            path = out / "annotations" / f"Sub{k}_{subset}.json"
-            write_json(path, dict(categories=[CATEGORY], images=images, annotations=annotations))
+            path = output.path("annotations", f"Sub{k}_{subset}.json")
+            content = dict(categories=[CATEGORY], images=images, annotations=annotations)
+            files[path] = json.dumps(content).encode()
             clip_count = len({image["vid_id"] for image in images})
             summary.written[path.name] = (clip_count, len(images))
+    for path, text in files.items():
+        output.check(path, text)  # all of them before the first is written
+    for path, text in files.items():
+        output.write(path, text)
     return summary
 
 
@@ -462,7 +475,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         summary = convert(args.src, args.out, args.workers, args.skip_bad)
-    except ConversionError as error:
+    except (ConversionError, OutputRefused) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     report(summary)

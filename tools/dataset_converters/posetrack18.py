@@ -25,6 +25,9 @@ Rules:
 - With any bad video no file is written and the exit status is 1, unless ``--skip-bad`` leaves these
   videos out. That needs another root than ``--src``, where PoseTrack18Metric would go on to find
   their annotations, and count their people as missed.
+- A frame whose ``file_name`` leads out of ``--src`` makes the video bad too. A file that is there
+  already and that this tool has not written, by the records in ``--out``'s ``.made``, is not
+  written over: the conversion stops, with nothing written.
 
 Example::
 
@@ -35,8 +38,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -48,6 +49,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from skippose.files import NameRefused, Output, OutputRefused, plain_name, plain_path
+
+TOOL = "tools/dataset_converters/posetrack18.py"
 SETS = ("train", "val", "test")
 ENLARGE = 1.3
 JPEG_END = b"\xff\xd9"
@@ -101,7 +105,7 @@ def read_video(path: Path, src: Path) -> Video:
             )
     video = Video(path, content["images"], categories=content["categories"])
     for image in video.images:
-        video.bad += check_frame(image, src)
+        video.bad += check_frame(image, path, src)
     listed = {image.get("id") for image in video.images}
     for what, values in (
         ("images", [image.get("id") for image in video.images]),
@@ -146,12 +150,15 @@ def read_video(path: Path, src: Path) -> Video:
     return video
 
 
-def check_frame(image: dict, src: Path) -> list[str]:
-    """What is wrong with a listed frame; fills in its ``width`` and ``height``."""
+def check_frame(image: dict, listed_in: Path, src: Path) -> list[str]:
+    """What is wrong with a frame that a file lists; fills in its ``width`` and ``height``."""
     name = image.get("file_name")
     if not name or image.get("id") is None:
         return [f"an image without file_name or id: {sorted(image)}"]
-    path = src / name
+    try:
+        path = src / plain_path(name, f"{listed_in}, image {image['id']}")
+    except NameRefused as error:
+        return [str(error)]
     if not path.is_file():
         return [f"{path}: listed, but missing"]
     if path.suffix.lower() in (".jpg", ".jpeg"):
@@ -192,6 +199,7 @@ def convert(src: Path, out: Path, skip_bad: bool = False) -> Summary:
 
     Raises:
         ConversionError: ``src`` has no annotation files, or one of them is no such file.
+        OutputRefused: a file is in the way that this tool has not written.
     """
     src, out = src.resolve(), out.resolve()
     sets = {name: sorted((src / "annotations" / name).glob("*.json")) for name in SETS}
@@ -225,6 +233,8 @@ def convert(src: Path, out: Path, skip_bad: bool = False) -> Summary:
         summary.rows.append((name, len(videos), len(images), labelled, people, len(annotations)))
     if summary.bad and not skip_bad:
         return summary
+    output = Output(out, TOOL)
+    files: dict[Path, bytes] = {}
     for name, videos in merged.items():
         if not videos:
             continue
@@ -233,16 +243,18 @@ def convert(src: Path, out: Path, skip_bad: bool = False) -> Summary:
             images=[image for video in videos for image in video.images],
             annotations=[a for video in videos for a in video.annotations],
         )
-        folder = out / "annotations" / name
-        folder.mkdir(parents=True, exist_ok=True)
         for video in videos:
-            if video.path.parent != folder:
-                shutil.copyfile(video.path, folder / video.path.name)
-        path = folder.with_name(f"posetrack18_{name}.json")
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(partial, path)  # under its name only when it is complete
+            video_name = plain_name(video.path.name, str(video.path.parent))
+            if video.path.parent != out / "annotations" / name:
+                copy = output.path("annotations", name, video_name)
+                files[copy] = video.path.read_bytes()
+        path = output.path("annotations", f"posetrack18_{name}.json")
+        files[path] = json.dumps(content).encode()
         summary.written.append(path)
+    for path, text in files.items():
+        output.check(path, text)  # all of them before the first is written
+    for path, text in files.items():
+        output.write(path, text)
     images_there = out / "images"
     if summary.written and not images_there.exists():
         images_there.symlink_to(src / "images", target_is_directory=True)
@@ -296,7 +308,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         summary = convert(args.src, args.out, args.skip_bad)
-    except ConversionError as error:
+    except (ConversionError, NameRefused, OutputRefused) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     report(summary)

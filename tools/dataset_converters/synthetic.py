@@ -5,6 +5,7 @@ Nothing is read or downloaded: every clip is rendered from ``--seed``. Writes, b
     Rename_Images/<class>/<clip>/00001.png ...   320x240, 24 to 40 frames
     annotations/Sub1_train.json, Sub1_test.json  as tools/dataset_converters/jhmdb.py writes them
     .synthetic/<class>/<clip>.json               labels of the finished clips, for a later run
+    .made                                        what this tool has made: only that does it replace
 
 There are twelve classes, one for each motion. Every fourth clip is a test clip: other people, other
 places, other courses of the motion. A clip depends on the seed and its number alone, so any number
@@ -24,7 +25,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -40,13 +40,14 @@ from jhmdb import (  # the neighbouring converter, whose output this one's must 
     Labels,
     entries,
     mask_box,
-    write_json,
 )
 from rich.progress import track
 from rich.table import Table
 
 from skippose.datasets.synthetic import HEIGHT, MOTIONS, WIDTH, Recording
+from skippose.files import Output, replace_file
 
+TOOL = "tools/dataset_converters/synthetic.py"
 VERSION = 2  # raise it when the same seed no longer gives the same clips
 FEWEST = 4  # clips: with fewer there is no test clip
 NOTES = ".synthetic"
@@ -76,14 +77,19 @@ class Job:
         return [self.seed, 0 if self.subset == "train" else 1, self.clip.number]
 
     @property
+    def output(self) -> Output:
+        """What is made below the data root."""
+        return Output(self.out, TOOL)
+
+    @property
     def images(self) -> Path:
         """The folder of its frames."""
-        return self.out / "Rename_Images" / self.clip.folder
+        return self.output.path("Rename_Images", self.clip.folder)
 
     @property
     def note(self) -> Path:
         """The file with its labels, written last."""
-        return self.out / NOTES / self.clip.action / f"{self.clip.name}.json"
+        return self.output.path(NOTES, self.clip.action, f"{self.clip.name}.json")
 
 
 @dataclass
@@ -126,24 +132,18 @@ def make(job: Job) -> Labels:
 
     Raises:
         ConversionError: a file cannot be written.
+        OutputRefused: the clip's folder is there, and not as this tool has made it.
     """
     recording = Recording.sample(job.clip.action, job.identity)
     images, masks = recording.record()
     boxes = np.stack([mask_box(mask) for mask in masks])
     labels = Labels((recording.joints + 1).round(4), boxes, (HEIGHT, WIDTH))
     job.note.unlink(missing_ok=True)  # it must not outlive the frames that it describes
-    partial = job.images.with_name(f".{job.clip.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with job.output.folder(job.images) as folder:
         for t, image in enumerate(images, 1):
-            path = partial / f"{t:05d}.png"
+            path = folder / f"{t:05d}.png"
             if not cv2.imwrite(str(path), image, PNG):
                 raise ConversionError(f"{path}: cannot be written")
-        shutil.rmtree(job.images, ignore_errors=True)
-        partial.replace(job.images)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     content = dict(
         identity=[VERSION, *job.identity],
         joints=labels.joints.tolist(),
@@ -151,6 +151,12 @@ def make(job: Job) -> Labels:
     )
     write_json(job.note, content)
     return labels
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file under its name only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, json.dumps(content))
 
 
 def convert(out: Path, clips: int = 300, seed: int = 0, workers: int = 1) -> Summary:
@@ -165,6 +171,7 @@ def convert(out: Path, clips: int = 300, seed: int = 0, workers: int = 1) -> Sum
     Raises:
         ConversionError: an argument out of its range, a data root that holds something else, or a
             file that cannot be written.
+        OutputRefused: something is in the way that this tool has not made.
     """
     for name, value, least in (
         ("clips", clips, FEWEST),
@@ -182,11 +189,13 @@ def convert(out: Path, clips: int = 300, seed: int = 0, workers: int = 1) -> Sum
             f"--out {out}: holds a data set that this tool has not made (no {NOTES}); expected a "
             "new folder or one of its own"
         )
-    (out / NOTES).mkdir(parents=True, exist_ok=True)
+    output = Output(out, TOOL)
+    output.path(NOTES).mkdir(parents=True, exist_ok=True)
     jobs = plan(out, clips, seed)
     done = {job: labels for job in jobs if (labels := finished(job)) is not None}
     summary = Summary(kept=len(done))
     _make_all([job for job in jobs if job not in done], workers, done)
+    files: dict[Path, bytes] = {}
     for subset in ("train", "test"):
         images: list[dict] = []
         annotations: list[dict] = []
@@ -196,8 +205,13 @@ def convert(out: Path, clips: int = 300, seed: int = 0, workers: int = 1) -> Sum
             images += more_images
             annotations += more_annotations
         content = dict(categories=[CATEGORY], images=images, annotations=annotations)
-        write_json(out / "annotations" / f"Sub1_{subset}.json", content)
+        path = output.path("annotations", f"Sub1_{subset}.json")
+        files[path] = json.dumps(content).encode()
         summary.written[subset] = (len(chosen), len(images))
+    for path, text in files.items():
+        output.check(path, text)  # both before one is written
+    for path, text in files.items():
+        output.write(path, text)
     return summary
 
 

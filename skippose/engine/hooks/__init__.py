@@ -5,5 +5,12 @@ from skippose.engine.hooks.channels_last_hook import ChannelsLastHook
 from skippose.engine.hooks.exact_resume_hook import ExactResumeHook
 from skippose.engine.hooks.gate_schedule_hook import GateScheduleHook
 from skippose.engine.hooks.gate_visualization_hook import GateVisualizationHook
+from skippose.engine.hooks.plain_checkpoint_hook import PlainCheckpointHook
 
-__all__ = ["ChannelsLastHook", "ExactResumeHook", "GateScheduleHook", "GateVisualizationHook"]
+__all__ = [
+    "ChannelsLastHook",
+    "ExactResumeHook",
+    "GateScheduleHook",
+    "GateVisualizationHook",
+    "PlainCheckpointHook",
+]

@@ -15,6 +15,7 @@ from mmengine.visualization import LocalVisBackend
 from mmpose.registry import HOOKS
 from torch import nn
 
+from skippose.files import as_plain_name
 from skippose.frames_pass import FramesPass
 from skippose.layers import gated_layers
 from skippose.visualization.clip_gates import run_clip
@@ -180,8 +181,7 @@ class GateVisualizationHook(Hook):
         clip = run_clip(_unwrapped(runner.model), raw, samples)
         if clip is None:
             return
-        # The folder's name alone: TensorBoard shows the whole tag, twice.
-        name = str(samples[0].metainfo.get("clip_id", batch_idx)).rpartition("/")[2]
+        name = _short_name(str(samples[0].metainfo.get("clip_id", batch_idx)))
         layers = choose_layers(clip.records, self.layers, self.max_layers)
         links = (runner.visualizer.dataset_meta or {}).get("skeleton_links", ())
         frames = clip.even_frames(self.num_frames)
@@ -196,6 +196,15 @@ class GateVisualizationHook(Hook):
 
 def _unwrapped(model: nn.Module) -> Any:
     return model.module if is_model_wrapper(model) else model
+
+
+def _short_name(clip_id: str) -> str:
+    """A clip's part of a tag: its video's name alone, for TensorBoard shows the whole tag twice.
+
+    LocalVisBackend makes files of tags, and ids are made of what annotation files say.
+    """
+    video, separator, track = clip_id.rpartition("#")
+    return as_plain_name(video.rpartition("/")[2] + separator + track)
 
 
 def _make_folders(runner: Runner, tag: str) -> None:
