@@ -1,21 +1,50 @@
-"""From a network to a plan: one forward pass is recorded, then fused."""
+"""From a network to a plan: a forward pass is recorded, fused, and compared with another one.
+
+What a plan takes for a constant must be one. Four things see to that, none of them alone:
+
+1. *The frame is marked.* The network runs on a :class:`~skippose.plan.frame_tensor.FrameTensor`.
+   Whatever an operation makes of one is another one, second outputs included, and each operation on
+   one is recorded, or refused by name before it has run. What takes numbers out of torch without an
+   operation (``numpy()``, ``tolist()``, ``float()``, pointers) is refused as well. Hence a tensor
+   without the mark does not depend on the frame, and neither does Python's control flow.
+2. *Writes.* Constants that the pass itself makes may be written to, with constants. Any other write
+   would put the frame into a constant, or is state that moves on from frame to frame: refused. So
+   are random operations, a stream within the network, and tensors kept from an earlier frame.
+3. *A second pass* on noise must record the same operations with the same constants, bit by bit. It
+   sees what the mark does not: numbers that Python counts, clocks, random numbers of Python and
+   numpy, memory that compiled code reads through a pointer. Parameters and buffers must be the same
+   after both. Comparing two passes would not do without the mark: a branch on a value may fall
+   alike for both.
+4. *The plan*, operation by operation on whole maps, must give what the second pass gave, within
+   rounding. That tells of a convolution that was replaced, and of errors of our own.
+
+3 and 4 cost a second pass and a run of the plan, once for each plan and not for each stream.
+
+What is not seen: a number that Python counts and that is the same in both passes but not later, as
+one that changes in every hundredth frame; and a branch that compiled code takes on values that it
+reads through a pointer.
+"""
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
 
 from skippose.frames_pass import tell_pass
-from skippose.layers import count_macs, gated_layers, gated_pass
+from skippose.layers import ClipConsistent, SkipConv2d, count_macs, gated_layers, gated_pass
 from skippose.layers.active import watching_threads
 from skippose.layers.network import check_ran, original
 from skippose.ops.gate_spec import STATED
 from skippose.ops.geometry import accumulation_dtype, autocasts
+from skippose.plan.check import another_frame, check_same, check_values
 from skippose.plan.errors import CaptureError
 from skippose.plan.fuse import fuse
 from skippose.plan.plan import Plan, with_levels
@@ -23,19 +52,36 @@ from skippose.plan.recorder import Recorder
 
 __all__ = ["CaptureError", "capture"]
 
-_cache: weakref.WeakKeyDictionary[nn.Module, dict[Any, Plan]] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
 KEPT = 2
 """Plans of a network that stay for streams to come; each has weights of its own."""
+
+
+@dataclass
+class _Kept:
+    """The plans of one network, and whose turn it is to capture it.
+
+    One after the other, for each would find on the modules what the other's pass has put there. In
+    a pass, the network may capture another one.
+    """
+
+    plans: dict[Any, Plan] = field(default_factory=dict)
+    turn: threading.RLock = field(default_factory=threading.RLock)
+
+
+_kept: weakref.WeakKeyDictionary[nn.Module, _Kept] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 def capture(net: nn.Module, frame: Tensor) -> Plan:
     """The plan of a network for frames like this one; streams share those of the last two kinds.
 
     Weights are folded into it: a network that has changed since gets another one. Seen are weights
-    that were replaced or written to, modules that were exchanged or added, and their settings as
-    they print them. Not seen are a ``forward`` that was replaced, attributes that a module does not
-    print, and what was written through ``.data`` and leaves a tensor's sum as it was.
+    that were replaced or written to, modules that were exchanged or added, a ``forward`` that was
+    replaced, and settings: what modules print, and their attributes where these are tensors,
+    numbers, strings or sequences of them. Not seen are other attributes, what a forward pass reads
+    from elsewhere, and what was written through ``.data`` and leaves a tensor's sum as it was.
+
+    The network's modules have the attributes afterwards that they had before.
 
     Args:
         net: a network with gated layers, in evaluation mode.
@@ -47,86 +93,177 @@ def capture(net: nn.Module, frame: Tensor) -> Plan:
             :func:`skippose.layers.network.check_ran`.
     """
     net = original(net)
-    _check(net, frame)
-    signature = _signature(net)
-    key = (signature, tuple(frame.shape[1:]), frame.dtype, frame.device)
     with _lock:
-        plan = _cache.get(net, {}).get(key)
-    if plan is None:
-        # Outside of the lock: this runs code of the network's own, which may capture another one.
-        plan = _capture(net, frame)
-    with _lock:
-        plans = {k: kept for k, kept in _cache.get(net, {}).items() if k[0] == signature}
-        plan = plans.pop(key, plan)  # another thread may have been first
+        kept = _kept.setdefault(net, _Kept())
+    with kept.turn:
+        _check(net, frame)
+        signature = _signature(net)
+        key = (signature, tuple(frame.shape[1:]), frame.dtype, frame.device)
+        plans = {k: plan for k, plan in kept.plans.items() if k[0] == signature}
+        plan = plans.pop(key, None) or _capture(net, frame, signature)
         plans[key] = plan  # the last one used is the last one to go
-        _cache[net] = dict(list(plans.items())[-KEPT:])
+        kept.plans = dict(list(plans.items())[-KEPT:])
         return plan
 
 
 @torch.no_grad()
 def _signature(net: nn.Module) -> tuple[object, ...]:
-    """Changes with what a plan depends on.
+    """Changes with what a plan depends on: modules and settings; tensors; their sums.
 
     Writing through ``.data``, as averaged weights are swapped in, leaves no other trace than the
     values; hence their sums. On HRNet-W32 all this takes a twentieth of the time that the backend
     and its first frame take.
     """
-    modules, tensors = [], []
+    modules: list[object] = []
+    tensors = []
     sums: dict[torch.device, list[Tensor]] = {}
     for name, m in net.named_modules():
+        code = (type(m), getattr(type(m), "forward", None), _identity(m.__dict__.get("forward")))
         own = tuple(sorted(vars(m).keys() & STATED))  # methods of a gate, replaced on the object
-        modules.append((name, type(m), m.extra_repr(), getattr(m, "reference", None), own))
-        for t in (*m._parameters.values(), *m._buffers.values()):
-            if t is None:
+        modules.append((name, *code, m.extra_repr(), getattr(m, "reference", None), own))
+        held = [*m._parameters.values(), *m._buffers.values()]
+        if not isinstance(m, SkipConv2d | ClipConsistent):  # which print all that counts
+            modules.append(_plain_attributes(m))
+            held += [t for t in m.__dict__.values() if isinstance(t, Tensor)]
+        for t in held:
+            if t is None or t.layout != torch.strided:
                 continue
             tensors.append((t.data_ptr(), -1 if t.is_inference() else t._version))
             if t.is_floating_point():
                 # Of halves in float32, in which a small change does not vanish.
                 sums.setdefault(t.device, []).append(t.sum(dtype=accumulation_dtype(t.dtype)))
-    # One wait for each device.
-    values = [torch.stack(found).tolist() for found in sums.values()]
-    return tuple(modules), tuple(tensors), tuple(map(tuple, values))
+    # One wait for each device. As text, in which NaN equals NaN.
+    values = [str(torch.stack(found).tolist()) for found in sums.values()]
+    return tuple(modules), tuple(tensors), tuple(values)
+
+
+def _plain_attributes(module: nn.Module) -> tuple[tuple[str, object], ...]:
+    """A module's numbers and strings, and sequences of them."""
+    simple = (bool, int, float, complex, str)
+    found: list[tuple[str, object]] = []
+    for name, value in module.__dict__.items():
+        several = isinstance(value, list | tuple) and bool(value)
+        if isinstance(value, simple) or (several and all(isinstance(v, simple) for v in value)):
+            found.append((name, tuple(value) if several else value))
+    return tuple(found)
+
+
+def _identity(thing: object) -> object:
+    """What equals only the same of another one's, without keeping the thing alive."""
+    try:
+        reference = weakref.ref(thing)
+        hash(reference)
+    except TypeError:
+        return id(thing)
+    return reference
 
 
 def _check(net: nn.Module, frame: Tensor) -> None:
     """What a plan would not call, or not compute in; whether or not there is one already."""
     if autocasts(frame):
         raise CaptureError("autocast is on, and captured networks compute in one precision")
+    if module_hooks._global_forward_hooks or module_hooks._global_forward_pre_hooks:
+        raise CaptureError("all modules have forward hooks, which a plan would not call")
     for name, module in net.named_modules():
         hooks = [h for h in module._forward_hooks.values() if h not in (count_macs, tell_pass)]
         if hooks or module._forward_pre_hooks:
             raise CaptureError(f"module {name!r} has forward hooks, which a plan would not call")
+        if isinstance(module, SkipConv2d):
+            method = _own_method(module)
+            if method is not None:
+                raise CaptureError(
+                    f"module {name!r} has a {method} of its own, which a plan would not call"
+                )
 
 
-def _capture(net: nn.Module, frame: Tensor) -> Plan:
-    recorder, elsewhere = Recorder(net), dict[str, None]()
+def _own_method(layer: SkipConv2d) -> str | None:
+    """Which method keeps a layer from being the convolution that a plan has in its place.
+
+    A ``forward`` of a subclass does not: all that it does around the convolution is recorded.
+    """
+    usual = {"dense": SkipConv2d.dense, "_conv_forward": nn.Conv2d._conv_forward}
+    for method in ("forward", *usual):
+        on_class = method in usual and getattr(type(layer), method) is not usual[method]
+        if on_class or method in layer.__dict__:
+            return method
+    return None
+
+
+def _capture(net: nn.Module, frame: Tensor, signature: tuple[object, ...]) -> Plan:
+    """Records and compares; see the module."""
     # Outside of inference mode, in which composite operations would not be taken apart.
     with torch.inference_mode(False), torch.no_grad():
-        x = frame[:1].detach().clone()
-        recorder.begin(x)
+        other = another_frame(frame)
+        with _as_before(net):
+            first = _record(net, frame[:1].detach().clone())
+            first.forget()
+            second = _record(net, other.clone())
+            check_same(first, second)
+            plan = _plan(first, frame)
+            check_values(plan, second, other)
+    if _signature(net)[1:] != signature[1:]:
+        raise CaptureError("the network changes its own weights or buffers as it runs")
+    return plan
+
+
+def _record(net: nn.Module, frame: Tensor) -> Recorder:
+    """One pass; the network may write to the frame."""
+    recorder, elsewhere, failure = Recorder(net), dict[str, None](), None
+    x, before = recorder.begin(frame), frame.clone()
+    try:
         with recorder, gated_pass(recorder), watching_threads(elsewhere):
-            output = net(x)
+            recorder.end(net(x))
+    except Exception as error:
+        failure = error
     names = {cost.name.partition("#")[0] for cost in recorder.costs if cost.gated}
-    ran = {layer for name, layer in gated_layers(net).items() if name in names}
-    check_ran([net], ran, elsewhere)
-    leaves, tree = pytree.tree_flatten(output)
-    outputs = []
-    for leaf in leaves:
-        if not isinstance(leaf, Tensor) or id(leaf) not in recorder.ids:
-            raise CaptureError(f"an output is no function of the frame: {type(leaf).__name__}")
-        outputs.append(recorder.ids[id(leaf)])
-    ops = fuse(recorder.ops, recorder.values, outputs)
-    ordered = with_levels(ops, recorder.decider)
+    if failure is None or (elsewhere and not names):
+        ran = {layer for name, layer in gated_layers(net).items() if name in names}
+        check_ran([net], ran, elsewhere)
+    if failure is not None and recorder.refused is None:
+        with gated_pass(None):
+            net(before)  # an error of the network's own is raised from here
+        recorder.refuse(type(net).__name__, f"it fails where it is recorded: {failure}")
+    if recorder.refused is not None:  # also where the network has caught the error
+        raise recorder.refused from (None if failure is recorder.refused else failure)
+    return recorder
+
+
+def _plan(recorder: Recorder, frame: Tensor) -> Plan:
+    ops = fuse(recorder.ops, recorder.values, recorder.outputs)
+    ordered = with_levels([recorder.constants.owned(op) for op in ops], recorder.decider)
     decider = [
         i for i, o in enumerate(ordered) if o.gated is not None and o.key == recorder.decider
     ]
     return Plan(
         values=tuple(recorder.values),
         ops=ordered,
-        outputs=tuple(outputs),
-        tree=tree,
+        outputs=recorder.outputs,
+        tree=recorder.tree,
         costs=tuple(recorder.costs),
         decider=decider[0] if decider else None,
         dtype=frame.dtype,
         device=frame.device,
     )
+
+
+@contextmanager
+def _as_before(net: nn.Module) -> Iterator[None]:
+    """Puts back the attributes that a forward pass has set on modules: these passes show no video.
+
+    Only those that have changed are touched. What a network keeps in lists and dictionaries of its
+    own stays.
+    """
+    found = [
+        (now, dict(now))
+        for m in net.modules()
+        for now in (m.__dict__, m._parameters, m._buffers, m._modules)
+    ]
+    try:
+        yield
+    finally:
+        for now, before in found:
+            for name in now.keys() - before.keys():
+                del now[name]
+            for name, value in before.items():
+                if name not in now or now[name] is not value:
+                    now[name] = value
