@@ -30,8 +30,35 @@ def convert(
     overrides: Mapping[str, GateLike] | None = None,
     reference: Reference = "hold",
 ) -> nn.Module:
-    """A copy of a network with its convolutions gated; see :func:`convert_`."""
-    return convert_(copy.deepcopy(net), gate, filter_fn, overrides, reference)
+    """A copy of a network with its convolutions gated; see :func:`convert_`.
+
+    Raises:
+        ValueError: as there; and for a network that cannot be copied.
+    """
+    try:
+        copied = copy.deepcopy(net)
+    except Exception as error:
+        raise ValueError(
+            f"{type(net).__name__} cannot be copied ({error}).{_computed(net)} Or convert it in "
+            "place, with skippose.convert_"
+        ) from error
+    return convert_(copied, gate, filter_fn, overrides, reference)
+
+
+def _computed(net: nn.Module) -> str:
+    """What to say of the tensors on modules that autograd has made, which have no copy."""
+    names = [
+        f"{module}.{name}".lstrip(".")
+        for module, m in net.named_modules()
+        for name, value in vars(m).items()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    ]
+    if not names:
+        return ""
+    return (
+        f" Remove what a forward pass, pruning or weight norm has left there, as attribute "
+        f"{names[0]!r} (torch.nn.utils has prune.remove and remove_weight_norm)."
+    )
 
 
 def convert_(

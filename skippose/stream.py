@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from skippose.backends.base import Backend, not_finite
 from skippose.backends.masks import Mask
 from skippose.backends.registry import backend_names, candidates, unavailable
-from skippose.layers import SkipConv2d, active_pass
+from skippose.layers import SkipConv2d
 from skippose.layers.network import original, require_gated
 from skippose.one_at_a_time import OneAtATime
 from skippose.ops.schedule import Schedule
-from skippose.plan.errors import BackendError, CaptureError
-from skippose.plan.recorder import Recorder
+from skippose.plan.errors import BackendError
+from skippose.plan.recorder import recording
 from skippose.report import Report
 
 STATE_VERSION = 1
@@ -37,8 +37,7 @@ class Stream:
     was.
 
     The captured backends read the network when a video begins: after changing it, call
-    :meth:`reset`. What they do not see even then, as a ``forward`` that was replaced, is said at
-    :func:`skippose.plan.capture.capture`.
+    :meth:`reset`. What they do not see even then is said at :func:`skippose.plan.capture.capture`.
 
     Args:
         net: a network with :class:`SkipConv2d` layers, in evaluation mode. Of one that
@@ -119,8 +118,8 @@ class Stream:
             return self._step(frame)
 
     def _step(self, frame: Tensor) -> Any:
-        if isinstance(active_pass(), Recorder):
-            raise CaptureError("the network uses a stream, which remembers what a plan does not")
+        if (recorder := recording()) is not None:
+            raise recorder.refuse("the network uses a stream", "it remembers what a plan does not")
         self._check(frame)
         if self._backend is not None:
             output = self._backend.step(frame)

@@ -1,11 +1,12 @@
 """Converting networks: what is swapped, what stays, what is refused."""
 
 import copy
+import threading
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations, parametrize, prune
 
 import skippose
 from skippose import GumbelGate, InputNormGate, OutputNormGate, SkipConv2d
@@ -61,6 +62,58 @@ def test_a_copy_leaves_the_network_alone():
     with torch.no_grad():
         new.stem.weight.zero_()
     assert net.stem.weight.any()
+
+
+class Keeps(nn.Module):
+    """Keeps what it has computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.conv(x)
+        return self.last
+
+
+class Locked(Keeps):
+    """Keeps what nobody can copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def pruned() -> nn.Module:
+    net = Keeps()
+    prune.l1_unstructured(net.conv, "weight", 0.5)
+    return net
+
+
+def keeping() -> nn.Module:
+    net = Keeps()
+    net(torch.rand(1, 3, 8, 8))
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (pruned, "attribute 'conv.weight' .*prune.remove.*"),
+        (keeping, "attribute 'last' .*"),
+        (Locked, ""),
+    ],
+)
+def test_a_network_that_cannot_be_copied_is_converted_in_place(make, says):
+    net = make()
+    with pytest.raises(ValueError, match=rf"cannot be copied .*{says}skippose.convert_"):
+        skippose.convert(net, InputNormGate(0.0))
+    assert type(net.conv) is nn.Conv2d
+    net = skippose.convert_(net, InputNormGate(0.0)).eval()
+    video = torch.rand(3, 1, 3, 8, 8)
+    stream = skippose.Stream(net, backend="eager")
+    for frame in video:
+        torch.testing.assert_close(stream(frame), net(frame))
 
 
 def test_in_place_keeps_the_network_and_its_parameters():

@@ -266,15 +266,21 @@ def test_a_network_that_captures_in_another_thread_does_not_hang():
 
 
 def test_a_network_captured_by_two_threads_at_once_has_one_plan():
-    net, frame, both = make_net(), make_video()[0], threading.Barrier(2)
-    net.meanwhile = lambda x: both.wait(PATIENCE)
+    """The second one waits: in the first one's pass the network's modules hold what is its own."""
+    net, frame, pause = make_net(), make_video()[0], Pause()
+    ran: list[int] = []
+
+    def meanwhile(x: Tensor) -> None:
+        ran.append(threading.get_ident())
+        pause(x)
+
+    net.meanwhile = meanwhile
     plans: list[Any] = []
-    threads = [
-        threading.Thread(target=lambda: plans.append(capture(net, frame)), daemon=True)
-        for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert len(plans) == 2 and plans[0] is plans[1] is capture(net, frame)
+    second = threading.Thread(target=lambda: plans.append(capture(net, frame)), daemon=True)
+    with pause.reached_by(lambda: capture(net, frame)) as first:
+        second.start()
+        second.join(0.2)
+        assert len(ran) == 1 and not plans
+    second.join(PATIENCE)
+    assert len(set(ran)) == 1, "the second thread ran the network too"
+    assert first[0] is plans[0] is capture(net, frame)

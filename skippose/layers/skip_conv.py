@@ -52,10 +52,11 @@ def why_not_skipped(conv: nn.Module) -> str | None:
         return "it is no nn.Conv2d"
     gated = isinstance(conv, SkipConv2d)
     # What replaced the forward of a skip convolution may call it.
-    for method in ("_conv_forward",) if gated else ("_conv_forward", "forward"):
+    usual = SkipConv2d if gated else nn.Conv2d
+    for method in ("_conv_forward", "dense") if gated else ("_conv_forward", "forward"):
         if method in vars(conv):
             return f"its {method} was replaced on the object"
-        if getattr(type(conv), method) is not getattr(nn.Conv2d, method):
+        if getattr(type(conv), method) is not getattr(usual, method):
             return f"its class has a {method} of its own"
     if gated:
         return None
