@@ -99,6 +99,17 @@ def test_masks_of_live_gates_do_the_same_again(reference, backend):
     assert again.report().densities == pytest.approx(live.report().densities)
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+def test_masks_can_be_written_to(name):
+    if reason := BACKENDS[name].unavailable():
+        pytest.skip(f"no backend {name!r}: {reason}")
+    stream = Stream(make_net(), backend=name)
+    stream(make_video(1)[0])
+    for mask in stream.masks().values():
+        mask.opened.fill_(False)
+    assert all(bool(mask.opened.all()) for mask in stream.masks().values())
+
+
 def test_masks_are_copies(backend):
     video = make_video(3)
     stream, other = (Stream(make_net(), backend=backend) for _ in range(2))

@@ -132,6 +132,9 @@ def test_masks_that_cannot_be_recorded_are_not_imposed(make_backend, monkeypatch
             backend.fix_masks(torch.zeros(2, 2, dtype=torch.bool))
     for frame in video[2:]:
         assert torch.equal(backend.step(frame), other.step(frame))
+    backend.fix_masks(torch.zeros(2, 2, dtype=torch.bool))
+    backend.step(video[0])
+    assert not any(bool(mask.opened.any()) for mask in backend.masks().values())
 
 
 def test_outputs_are_ordinary_tensors(make_backend):
