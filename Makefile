@@ -3,8 +3,8 @@
 # make test      lint, types and the fast tests
 # make test-all  the slow tests too
 # make test-environments  the fast tests in the oldest, the newest and other environments; an hour
-# make sanitize  the native engine's kernels under AddressSanitizer, UBSan and ThreadSanitizer
-# make emulate   the native engine on processors without AVX-512 and without AVX, in qemu
+# make sanitize  the native backend's kernels under AddressSanitizer, UBSan and ThreadSanitizer
+# make emulate   the native backend on processors without AVX-512 and without AVX, in qemu
 # make lint      ruff and mypy alone
 # make clean     remove .venv, build outputs and caches
 
@@ -56,11 +56,11 @@ test-environments:
 
 # A compiler of one's own: make sanitize CXX=clang++
 sanitize: setup
-	CXX=$(CXX) $(BIN)/python tests/runtime/native/sanitize.py address thread tiles
+	CXX=$(CXX) $(BIN)/python tests/backends/native/sanitize.py address thread tiles
 
 # Says so and succeeds where there is no qemu-x86_64.
 emulate: setup
-	CXX=$(CXX) $(BIN)/python tests/runtime/native/sanitize.py emulate
+	CXX=$(CXX) $(BIN)/python tests/backends/native/sanitize.py emulate
 
 # Needs the environment, but does not bring an existing one up to date.
 lint:

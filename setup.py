@@ -1,12 +1,13 @@
-"""Builds the native engine; everything else is declared in pyproject.toml.
+"""Builds the native backend; everything else is declared in pyproject.toml.
 
 The library is called through a plain C interface, so one build serves every torch. It is optional:
-without a C++ compiler the installation succeeds and streams use the portable engine.
+without a C++ compiler the installation succeeds and streams use backend "torch".
 """
 
 from __future__ import annotations
 
 import platform
+import runpy
 import sys
 from glob import glob
 from pathlib import Path
@@ -19,8 +20,11 @@ try:
 except ImportError:  # what older setuptools raise
     from distutils.errors import CompileError
 
-NATIVE = "skippose/runtime/native"
+NATIVE = "skippose/backends/native"
+INTERFACE = runpy.run_path(str(Path(__file__).parent / NATIVE / "interface.py"))["number"]()
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread"]
+# By which a library that was built from other sources is known.
+FLAGS += [f"-DSKP_INTERFACE={INTERFACE:#x}ULL"]
 # GCC 12 warns about its own AVX-512 header.
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-Wno-maybe-uninitialized"]
 AVX512 += ["-mavx2", "-mfma", "-Wno-uninitialized"]
@@ -44,7 +48,7 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         if sys.platform == "win32":
-            raise CompileError("the native engine is built on Linux and macOS")
+            raise CompileError("the native backend is built on Linux and macOS")
         objects = []
         for source in ext.sources:
             own = OWN_FLAGS.get(Path(source).name, [])
@@ -68,14 +72,14 @@ class BuildNative(build_ext):
         )
 
 
-if __name__ == "__main__":  # the flags are read by tests/runtime/native/sanitize.py too
+if __name__ == "__main__":  # the flags are read by tests/backends/native/sanitize.py too
     setup(
         cmdclass={"build_ext": BuildNative},
         ext_modules=[
             Extension(
-                "skippose.runtime.native.libskippose",
+                "skippose.backends.native.libskippose",
                 sorted(glob(f"{NATIVE}/src/*.cpp")),
-                depends=glob(f"{NATIVE}/src/*.h"),
+                depends=[*glob(f"{NATIVE}/src/*.h"), *glob(f"{NATIVE}/src/*.def")],
                 language="c++",
                 optional=True,
             )

@@ -282,9 +282,7 @@ class Streaming:
 
     def impose(self, mask: Tensor | None) -> None:
         """Imposes a mask; one frame to settle in."""
-        engine = self.stream._engine
-        assert engine is not None
-        engine.fix_masks(mask)
+        self.stream.fix_masks(mask)
         self.step()
 
     def macs(self) -> float:
@@ -437,8 +435,7 @@ def timed(run: Callable[[Tensor], object], frame: Tensor) -> float:
 
 def repeat_masks(stream: skippose.Stream, other: skippose.Stream) -> None:
     """Imposes on the other stream what the gates of the first one decided for its last frame."""
-    assert stream._engine is not None and other._engine is not None
-    other._engine.fix_masks(stream._engine.masks())
+    other.fix_masks(stream.masks())
 
 
 def gated(net: nn.Module, eps: float, reference: str = "hold") -> nn.Module:

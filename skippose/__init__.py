@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from skippose.context import clips
 from skippose.convert import convert, convert_
+from skippose.export import export_step
 from skippose.gates import (
     ExactNormGate,
     Gate,
@@ -21,7 +22,7 @@ from skippose.gates import (
 )
 from skippose.layers import SkipConv2d
 from skippose.report import Report
-from skippose.runtime import Stream, export_step
+from skippose.stream import Stream
 
 __version__ = "0.1.0.dev0"
 

@@ -29,7 +29,8 @@ def clips(
     """Inside, a skip network takes clips: (B·T, C, H, W), the T frames of a clip in a row.
 
     One forward pass of the network; a second one inside the same ``with`` counts as further calls
-    of its layers within each frame.
+    of its layers within each frame. A converted network that is called has all its gated layers
+    run; those that did not are named at the end, in a warning, once.
 
     Args:
         T: frames per clip.
@@ -45,7 +46,9 @@ def clips(
 
     Raises:
         ValueError: for T < 1, lengths outside 1 to T, a bad cut or refresh; from the network's
-            first layer, for a batch that T does not divide.
+            first layer, for a batch that T does not divide; at the end, if no gated layer ran of
+            a network that has some: it was dense.
+        RuntimeError: at the end, if no layer ran at all.
     """
     if not isinstance(T, int) or T < 1:
         raise ValueError(f"a clip has at least one frame, got T={T!r}")
@@ -53,8 +56,9 @@ def clips(
     if lengths is not None and any(not least <= int(n) <= T for n in lengths):
         raise ValueError(f"lengths must lie between {least} and T={T}, got {list(lengths)}")
     run = FramesPass(T, Schedule(refresh_every, cut), state, keep_state, keep_masks, lengths)
-    with gated_pass(run):
+    with run.opened():
         yield run
+    run.check_ran()  # not after an error
 
 
 def checkpoint(function: Callable[..., Any], *args: Any) -> Any:

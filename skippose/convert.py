@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 
+from skippose.frames_pass import tell_pass
 from skippose.gates import Gate, build_gate
-from skippose.layers import ClipConsistent, SkipConv2d, bind_gate, count_macs
+from skippose.layers import ClipConsistent, SkipConv2d, bind_gate, count_macs, module_names
 from skippose.layers.dense import COUNTED, is_random
+from skippose.layers.network import is_program, original, plain_name
+from skippose.layers.skip_conv import why_not_skipped
 from skippose.ops import REFERENCES, Reference
 
 GateLike = Gate | Mapping[str, Any] | None
@@ -41,6 +46,9 @@ def convert_(
     Weights and state-dict keys stay. Other layers with weights are only counted; dropout and drop
     path are wrapped so that they draw once per clip. Nothing is changed if an error is raised.
 
+    Convert a network before it is traced, scripted or exported. A network that is compiled stays
+    so; its gated layers are left out of what is compiled, and names are those without the wrapper.
+
     Args:
         net: any module.
         gate: the template for every layer: a gate, its config, or None (dense, but counted).
@@ -54,8 +62,8 @@ def convert_(
         ``net``; or, if ``net`` itself is a convolution, its replacement.
 
     Raises:
-        ValueError: for a convolution that cannot be skipped, an override that names no
-            convolution, an unknown reference, or a gate that does not fit.
+        ValueError: for a convolution that cannot be skipped, a network without any, an override
+            that names no convolution, an unknown reference, or a gate that does not fit.
     """
     if reference not in REFERENCES:
         raise ValueError(f"reference must be one of {REFERENCES}, got {reference!r}")
@@ -68,8 +76,9 @@ def convert_(
     matched: set[str] = set()
     seen: set[nn.Module] = set()
     for name, module in net.named_modules(remove_duplicate=False):
-        if not isinstance(module, nn.modules.conv._ConvNd):
+        if not _is_convolution(module):
             continue
+        name = plain_name(name)
         found, layer_gate = _override(name, special)
         matched |= found
         first = module not in seen
@@ -78,10 +87,11 @@ def convert_(
             if not first or not keep(module, name):  # another name of it has had its say
                 continue
             layer_gate = template
-        if layer_gate is not None and not _can_skip(module):
+        if layer_gate is not None and (reason := _why_not(module)):
             raise ValueError(
                 f"layer {name!r} ({type(module).__name__}) is a convolution that cannot be "
-                "skipped; exclude it with filter_fn, or with overrides={" + repr(name) + ": None}"
+                f"skipped: {reason}; exclude it with filter_fn, or with "
+                f"overrides={{{name!r}: None}}"
             )
         chosen[module] = layer_gate
         names.setdefault(module, name)
@@ -92,6 +102,13 @@ def convert_(
             f"{list(names.values())[:5]}"
         )
 
+    if template is not None and not seen:
+        raise ValueError(
+            f"{type(original(net)).__name__} has no convolution to gate"
+            + (": it is traced, scripted or exported, so convert the network that it was made from")
+            * is_program(net)
+        )
+
     # A module that is used in several places stays one module.
     replaced: dict[nn.Module, nn.Module] = {}
     regated: list[tuple[SkipConv2d, Gate | None]] = []
@@ -100,6 +117,12 @@ def convert_(
             regated.append((module, bind_gate(module, layer_gate, reference)))
         elif isinstance(module, nn.Conv2d) and layer_gate is not None:
             replaced[module] = SkipConv2d.from_conv(module, layer_gate, reference)
+    for module in net.modules():
+        if (inner := original(module)) is not module and inner in replaced:
+            raise ValueError(
+                f"layer {names[inner]!r} ({type(inner).__name__}) was compiled by itself, and "
+                "would be called as it is: convert the network first, and compile it then"
+            )
     # Nothing can fail from here on.
     for layer, bound in regated:
         layer.gate, layer.reference = bound, reference
@@ -114,20 +137,23 @@ def convert_(
                 setattr(parent, child_name, replaced[child])
             elif is_random(child) and not isinstance(parent, ClipConsistent):
                 setattr(parent, child_name, ClipConsistent(child))
-    count_layers(net)
-    name_layers(net)
+    introduce(net)
     return net
 
 
-def _can_skip(module: nn.Module) -> bool:
-    """A 2-D convolution whose forward pass is that of ``nn.Conv2d``, with its weights at hand."""
-    return isinstance(module, SkipConv2d) or (
-        isinstance(module, nn.Conv2d)
-        and type(module).forward is nn.Conv2d.forward
-        and type(module)._conv_forward is nn.Conv2d._conv_forward
-        and not hasattr(module, "parametrizations")
-        and not isinstance(module.weight, nn.parameter.UninitializedParameter)
-    )
+def _is_convolution(module: nn.Module) -> bool:
+    """Whether a module is a convolution, of a traced or scripted network too."""
+    if isinstance(module, torch.jit.ScriptModule):
+        kind = getattr(module, "original_name", "")
+        return re.fullmatch(r"(Skip)?Conv(Transpose)?[123]d", kind) is not None
+    return isinstance(module, nn.modules.conv._ConvNd)
+
+
+def _why_not(module: nn.Module) -> str | None:
+    """What keeps a convolution from being gated, or None."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "it is traced or scripted, so convert the network before"
+    return why_not_skipped(module)
 
 
 def _override(name: str, special: Mapping[str, Gate | None]) -> tuple[set[str], Gate | None]:
@@ -138,16 +164,18 @@ def _override(name: str, special: Mapping[str, Gate | None]) -> tuple[set[str], 
     return set(matching), special[matching[-1]] if matching else None
 
 
-def count_layers(net: nn.Module) -> None:
-    """Makes the layers that are not gated report their MACs to clips and streams."""
-    for module in net.modules():
-        dense = isinstance(module, COUNTED) and not isinstance(module, SkipConv2d)
-        if dense and count_macs not in module._forward_hooks.values():
-            module.register_forward_hook(count_macs, with_kwargs=True)
+def introduce(net: nn.Module) -> None:
+    """Makes a network known to clips and streams; :func:`convert_` has done so.
 
-
-def name_layers(net: nn.Module) -> None:
-    """Tells every skip convolution its name in ``net``, for error messages."""
-    for name, module in net.named_modules():
+    Layers that are not gated report their MACs, skip convolutions know their names, and the network
+    tells a pass when it runs.
+    """
+    for module, name in module_names(net).items():
         if isinstance(module, SkipConv2d):
             module.name = name
+        elif isinstance(module, COUNTED) and count_macs not in module._forward_hooks.values():
+            module.register_forward_hook(count_macs, with_kwargs=True)
+    # A layer by itself is known when it runs, and a program takes no hooks.
+    knows = isinstance(net, SkipConv2d | torch.jit.ScriptModule)
+    if not knows and tell_pass not in net._forward_hooks.values():
+        net.register_forward_hook(tell_pass)

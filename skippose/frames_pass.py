@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from skippose.layers import SkipConv2d
-from skippose.layers.active import inside_backward
+from skippose.layers import SkipConv2d, active, active_pass, gated_pass, module_names
+from skippose.layers.active import inside_backward, watching_threads
 from skippose.layers.dense import draw_once
+from skippose.layers.network import check_ran, not_seen
+from skippose.layers.skip_conv import layer_name
 from skippose.ops import GatedConvolution, SkipResult, SkipState, skip_conv_clip, skip_conv_step
 from skippose.ops.contract import stack_gates
 from skippose.ops.schedule import Schedule
@@ -65,12 +69,6 @@ class CallRecord:
     out_size: tuple[int, int] = (0, 0)
 
 
-def layer_name(layer: nn.Module) -> str:
-    """What an error calls a layer: its name if it was given one, its shape otherwise."""
-    name = getattr(layer, "name", "")
-    return f"layer {name!r}" if name else f"layer {layer}"
-
-
 class FramesPass:
     """A gated pass over B clips or slots of T frames; see :func:`clips` and the streams.
 
@@ -90,21 +88,26 @@ class FramesPass:
         self.schedule = schedule
         self.keep_state = keep_state
         self.keep_masks = keep_masks
-        self.lengths = None if lengths is None else torch.as_tensor(lengths)
+        self.lengths: Tensor | None = None
+        if lengths is not None:
+            self.lengths = torch.as_tensor(lengths, dtype=torch.long, device="cpu")
         self.before = state
         self.after: dict[Call, SkipState] = {}
         self.records: dict[Call, CallRecord] = {}
         self.frame_size: tuple[int, int] | None = None
         self.batch = 0
-        self.first = torch.zeros(0, frames, dtype=torch.bool)
+        self.first = torch.zeros(0, frames, dtype=torch.bool, device="cpu")
         """(B, T): first frames of clips or slots, which densities leave out."""
-        self.dense = torch.zeros(0, frames, dtype=torch.bool)
+        self.dense = torch.zeros(0, frames, dtype=torch.bool, device="cpu")
         """(B, T): frames computed in full, as far as is known."""
         self.age_after: Tensor | None = None
         self._calls: dict[nn.Module, int] = {}
         self._uncounted: list[Call] = []
         self._decider: Call | None = None
         self._recording = True
+        self._networks: dict[nn.Module, None] = {}
+        self._elsewhere: dict[str, None] = {}
+        self._called = False
 
     # -- what layers call ------------------------------------------------------------------------
 
@@ -118,7 +121,8 @@ class FramesPass:
             record = CallRecord(z[0, 0].numel() * layer.macs_per_location)
             if gate is not None:
                 record.gate_macs = z[0, 0].numel() * gate.macs_per_output(layer)
-                record.density = torch.ones(self.batch, self.frames, device=x.device)
+                shape = (self.batch, self.frames)
+                record.density = torch.ones(shape, dtype=torch.float32, device=x.device)
                 record.gate_density = torch.zeros_like(record.density)
                 record.out_size = (z.shape[-2], z.shape[-1])
             self._note(call, record)
@@ -150,6 +154,7 @@ class FramesPass:
 
     def count_dense(self, layer: nn.Module, x: Tensor, macs: int) -> None:
         """Notes a layer that is not gated; ``macs`` of this whole call."""
+        self._called = True
         if inside_backward():
             return  # a checkpoint recomputes a layer that has been counted
         call = self._next_call(layer)
@@ -170,6 +175,7 @@ class FramesPass:
     # -- frames ----------------------------------------------------------------------------------
 
     def _enter(self, layer: nn.Module, x: Tensor) -> None:
+        self._called = True
         if inside_backward() and self._recording:
             raise RuntimeError(
                 f"{layer_name(layer)}: activation checkpointing recomputes it as if it were a "
@@ -211,13 +217,20 @@ class FramesPass:
         self.frame_size = (x.shape[-2], x.shape[-1])
         age = self.age_before
         self.dense = self.schedule.plan(age, self.frames)
-        self.first = age[:, None] + torch.arange(self.frames) == 0
+        self.first = age[:, None] + self._numbers == 0
         self.age_after = age + self.frames
 
     @property
     def age_before(self) -> Tensor:
         """(B,) frames since each clip or slot began, before this pass."""
-        return torch.zeros(self.batch).long() if self.before is None else self.before.age
+        if self.before is not None:
+            return self.before.age
+        return torch.zeros(self.batch, dtype=torch.long, device="cpu")
+
+    @property
+    def _numbers(self) -> Tensor:
+        """(T,): the frames' numbers within a clip, on the CPU as ages are."""
+        return torch.arange(self.frames, dtype=torch.long, device="cpu")
 
     def _decide_cuts(
         self, images: Tensor, operation: GatedConvolution, state: SkipState | None
@@ -228,7 +241,7 @@ class FramesPass:
         for t in range(self.frames):
             due = self.schedule.due(age)
             planned.append(due)
-            step = skip_conv_step(images[:, t], operation, state, due, self.schedule.cut)
+            step = _step(images[:, t], operation, state, due, self.schedule.cut)
             age = torch.where(step.dense & ~due, 0, age) + 1
             state = step.state
             steps.append(step)
@@ -284,18 +297,24 @@ class FramesPass:
         """(B, T) bool: frames that densities are means over: neither first nor padding."""
         counted = ~self.first
         if self.lengths is not None:
-            counted = counted & (torch.arange(self.frames) < self.lengths[:, None])
+            counted = counted & (self._numbers < self.lengths[:, None])
         return counted
 
     def gate_loss(self) -> Tensor:
         """``1/(T-1) Σ_t Σ_l m_l E[g] / Σ_l m_l``: the expected share of the gated layers' MACs.
 
         First and padding frames are left out. A scalar; its gradient reaches learned gates. Zero
-        where there is no gated layer or no second frame.
+        where there is no second frame.
+
+        Raises:
+            RuntimeError: if no gated layer ran.
         """
         gated = [(r.macs, r.density) for r in self.records.values() if r.density is not None]
         if not gated:
-            return torch.zeros(())
+            raise RuntimeError(
+                "there is no gate loss, for no gated layer ran in this pass: gate the network with "
+                f"skippose.convert, or leave the loss out. {not_seen(self._elsewhere)}"
+            )
         densities = torch.stack([density for _, density in gated])
         macs = densities.new_tensor([float(m) for m, _ in gated])
         counted = self.counted.to(densities.device)
@@ -307,15 +326,23 @@ class FramesPass:
         return total(self.clip_reports(net))
 
     def clip_reports(self, net: nn.Module) -> list[Report]:
-        """Costs so far, one report for each clip or slot."""
-        names = {module: name for name, module in net.named_modules()}
+        """Costs so far, one report for each clip or slot.
+
+        Raises:
+            ValueError: if a layer that ran is not part of ``net``; if layers ran, and none of the
+                gated ones of ``net``.
+        """
+        names = module_names(net)
+        if self.records and not (ran := self._gated_layers_that_ran):
+            check_ran([net], ran, self._elsewhere)
         counted = self.counted
         rows = []
         for call, record in self.records.items():
             if call.layer not in names:
                 raise ValueError(f"{layer_name(call.layer)} ran but is not part of the given net")
             name = names[call.layer] + (f"#{call.number}" if call.number else "")
-            density, looked = counted.double(), torch.zeros(counted.shape).double()
+            density = counted.double()
+            looked = torch.zeros_like(density)
             if record.density is not None and record.gate_density is not None:
                 density = record.density.detach().cpu().double() * counted
                 looked = record.gate_density.cpu().double() * counted
@@ -339,6 +366,37 @@ class FramesPass:
             )
             for b in range(self.batch)
         ]
+
+    # -- what should have run --------------------------------------------------------------------
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Makes this the gated pass of the thread; see :meth:`check_ran`."""
+        with gated_pass(self), watching_threads(self._elsewhere):
+            yield
+
+    def expect(self, net: nn.Module) -> None:
+        """Notes a network that ran in this pass, and should have with all of its gated layers."""
+        self._networks[net] = None
+
+    @property
+    def _gated_layers_that_ran(self) -> set[nn.Module]:
+        return {call.layer for call, r in self.records.items() if r.density is not None}
+
+    def check_ran(self) -> None:
+        """Names the gated layers that did not run in this pass: in a warning, once.
+
+        Raises:
+            ValueError: if no gated layer ran of networks that have some.
+            RuntimeError: if no layer ran at all.
+        """
+        ran = self._gated_layers_that_ran
+        check_ran(self._networks, ran, self._elsewhere)
+        if not self._called:
+            raise RuntimeError(f"no layer ran in this pass. {not_seen(self._elsewhere)}")
+        if self._elsewhere and not ran:
+            message = f"no gated layer ran in this pass. {not_seen(self._elsewhere)}"
+            warnings.warn(message, stacklevel=2)
 
     # -- state and checkpointing -----------------------------------------------------------------
 
@@ -371,6 +429,25 @@ def _one_frame(
     images: Tensor, operation: GatedConvolution, state: SkipState | None, dense: Tensor
 ) -> SkipResult:
     """The step form in the shapes of the clip form, T = 1."""
-    step = skip_conv_step(images[:, 0], operation, state, dense)
+    step = _step(images[:, 0], operation, state, dense)
     changed = None if step.changed is None else step.changed[:, None]
     return SkipResult(step.z[:, None], step.gate[:, None], changed, step.dense[:, None], step.state)
+
+
+def _step(
+    x: Tensor,
+    operation: GatedConvolution,
+    state: SkipState | None,
+    due: Tensor,
+    cut: float | None = None,
+) -> SkipResult:
+    """The step form for a network's own modules; ``due`` and the result's ``dense`` on the CPU."""
+    step = skip_conv_step(x, operation, state, due.to(x.device), cut)
+    return step._replace(dense=step.dense.cpu())
+
+
+def tell_pass(net: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    """A forward hook that tells the pass around it which network has run."""
+    run = active_pass()
+    if isinstance(run, FramesPass):
+        active.outside_compiler(run.expect, net)

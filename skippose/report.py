@@ -72,7 +72,7 @@ class Report:
         layers: in the order in which they ran.
         frames: counted frames, over all clips or slots.
         first_frames: first frames of clips or slots.
-        memory: of the stream that it is a report of, where its engine knows; else None. Memory is
+        memory: of the stream that it is a report of, where its backend knows; else None. Memory is
             not spent frame by frame: a sum of reports has that of the last one that knows it.
     """
 

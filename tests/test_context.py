@@ -11,7 +11,7 @@ from torch import nn
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate, Stream
 from skippose.context import checkpoint
-from skippose.layers import active_pass
+from skippose.layers import active, active_pass
 
 torch.set_num_threads(1)
 
@@ -206,6 +206,78 @@ def test_autocast_training_gives_finite_gradients_in_the_parameters_precision():
         assert parameter.grad.isfinite().all(), name
 
 
+# -- torch.compile --------------------------------------------------------------------------------
+
+
+def compiled_forms(net: nn.Module) -> dict[str, tuple[nn.Module, bool]]:
+    """Networks that compute what ``net`` does, and whether they are compiled dense first."""
+
+    def whole() -> nn.Module:
+        return torch.compile(copy.deepcopy(net), backend="eager")
+
+    part, in_place = copy.deepcopy(net), copy.deepcopy(net)
+    part[3] = torch.compile(part[3], backend="eager")
+    in_place.compile(backend="eager")
+    return {
+        "whole": (whole(), False),
+        "compiled dense": (whole(), True),
+        "part": (part, True),
+        "in place": (in_place, False),
+    }
+
+
+@pytest.mark.parametrize("form", ["whole", "compiled dense", "part", "in place"])
+@pytest.mark.parametrize("reference", POLICIES)
+def test_a_compiled_network_is_gated_in_clips_and_dense_outside(form, reference):
+    torch._dynamo.reset()
+    net = small_net(GATES["input"], reference)
+    other, first_dense = compiled_forms(net)[form]
+    x = video(6)
+    dense = net(x).detach()
+    if first_dense:
+        with torch.no_grad():
+            torch.testing.assert_close(other(x), dense)
+    for T in (6, 3, 6, 2):
+        expected, run = run_clips(net, x, T)
+        found, again = run_clips(other, x, T)
+        torch.testing.assert_close(found, expected)
+        assert again.report(other) == run.report(net)
+        assert 0.02 < run.report(net).sparsity < 0.98
+        with torch.no_grad():
+            torch.testing.assert_close(other(x), dense)
+
+
+def test_clips_inside_of_what_is_compiled():
+    torch._dynamo.reset()
+    net = small_net(GATES["gumbel"]).train()
+
+    def step(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        with skippose.clips(6) as run:
+            z = net(x)
+        return z.square().mean() + run.gate_loss()
+
+    grads = []
+    for function in (step, torch.compile(step, backend="eager")):
+        again = copy.deepcopy(net)
+        torch.manual_seed(3)
+        function(again, video(6)).backward()
+        grads.append([parameter.grad for parameter in again.parameters()])
+    for plain, compiled in zip(*grads, strict=True):
+        torch.testing.assert_close(compiled, plain)
+
+
+def test_what_compiles_first_of_all_inside_clips_is_gated_too(monkeypatch):
+    """The pass began when nothing of the process had been compiled yet."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(active, "outside_compiler", active._call_before_compiling)
+    net = small_net(GATES["input"])
+    expected, _ = run_clips(net, video(4), 4)
+    monkeypatch.setattr(active, "outside_compiler", active._call_before_compiling)
+    found, run = run_clips(torch.compile(net, backend="eager"), video(4), 4)
+    torch.testing.assert_close(found, expected)
+    assert len(run.records) == 3
+
+
 # -- nesting and threads --------------------------------------------------------------------------
 
 
@@ -227,10 +299,11 @@ def test_a_stream_inside_clips_is_independent():
     net = small_net(GATES["input"])
     x = video(4)
     expected, _ = run_clips(net, x, 4)
-    with skippose.clips(4) as run:
+    with skippose.clips(4) as run, torch.no_grad():
         stream = Stream(net)
         steps = torch.cat([stream(frame[None]) for frame in x])
         assert not run.records
+        assert torch.equal(net(x), expected)
     torch.testing.assert_close(steps, expected)
 
 
@@ -457,8 +530,10 @@ def test_state_is_kept_on_request_only():
     _, run = run_clips(net, video(4), 4)
     with pytest.raises(ValueError, match="keep_state=True"):
         run.state  # noqa: B018 - the property raises
-    with skippose.clips(4, keep_state=True) as run, pytest.raises(ValueError, match="run the net"):
-        run.state  # noqa: B018
+    with skippose.clips(4, keep_state=True) as run:
+        with pytest.raises(ValueError, match="run the net"):
+            run.state  # noqa: B018
+        net(video(4))
 
 
 def test_a_pass_does_not_change_the_state_that_it_was_given():
@@ -515,9 +590,14 @@ def test_gate_loss_counts_every_call_and_only_gated_layers():
     assert run.gate_loss().item() == pytest.approx(share)
 
 
-def test_gate_loss_without_gates_or_second_frames_is_zero():
+def test_gate_loss_without_gates_is_an_error():
+    """It is the share of gated layers, and a network that was to have some would train without."""
     _, run = run_clips(small_net(None), video(4), 4)
-    assert run.gate_loss().item() == 0
+    with pytest.raises(RuntimeError, match=r"no gated layer ran.*skippose\.convert, or leave"):
+        run.gate_loss()
+
+
+def test_gate_loss_without_second_frames_is_zero():
     _, run = run_clips(small_net(GATES["input"]), video(4), 1)
     assert run.gate_loss().item() == 0
     _, run = run_clips(small_net(GATES["input"]), video(4), 2, lengths=[1, 1])

@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import skippose
 from skippose import GumbelGate, InputNormGate, OutputNormGate, SkipConv2d
-from skippose.convert import name_layers
+from skippose.convert import introduce
 from skippose.layers import ClipConsistent
 
 torch.set_num_threads(1)
@@ -254,6 +254,12 @@ def reparametrised() -> nn.Conv2d:
     return conv
 
 
+def replaced_on_the_object(method: str) -> nn.Conv2d:
+    conv = nn.Conv2d(3, 3, 3)
+    setattr(conv, method, lambda *args: torch.zeros(1))
+    return conv
+
+
 UNSUPPORTED = {
     "Conv1d": lambda: nn.Conv1d(3, 3, 3),
     "Conv3d": lambda: nn.Conv3d(3, 3, 3),
@@ -264,9 +270,14 @@ UNSUPPORTED = {
     "OwnConvForward": lambda: OwnConvForward(3, 3, 3),
     "ParametrizedConv2d": reparametrised,
     "weight norm": lambda: parametrizations.weight_norm(nn.Conv2d(3, 3, 3)),
+    "forward of the object": lambda: replaced_on_the_object("forward"),
+    "_conv_forward of the object": lambda: replaced_on_the_object("_conv_forward"),
+    "scripted": lambda: torch.jit.script(nn.Conv2d(3, 3, 3)),
+    "traced": lambda: torch.jit.trace(nn.Conv2d(3, 3, 3), torch.rand(1, 3, 4, 4)),
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 @pytest.mark.parametrize("kind", UNSUPPORTED)
 def test_a_convolution_that_cannot_be_skipped_is_named_and_nothing_changed(kind):
     net = Net()
@@ -278,6 +289,59 @@ def test_a_convolution_that_cannot_be_skipped_is_named_and_nothing_changed(kind)
     assert not any(module._forward_hooks for module in net.modules())
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    {
+        "OwnForward": "its class has a forward of its own",
+        "OwnConvForward": "its class has a _conv_forward of its own",
+        "ParametrizedConv2d": "it is parametrized",
+        "LazyConv2d": "its weights are not there yet",
+        "forward of the object": "its forward was replaced on the object",
+        "_conv_forward of the object": "its _conv_forward was replaced on the object",
+        "ConvTranspose2d": "it is no nn.Conv2d",
+    }.items(),
+)
+def test_why_a_convolution_cannot_be_skipped(kind, reason):
+    conv = UNSUPPORTED[kind]()
+    with pytest.raises(ValueError, match=f"cannot be skipped: {reason}"):
+        skippose.convert_(nn.Sequential(conv), GATE)
+    with pytest.raises(ValueError, match=f"cannot be skipped: {reason}"):
+        SkipConv2d.from_conv(conv, GATE)
+
+
+PROGRAMS = {
+    "traced": lambda net: torch.jit.trace(net, torch.rand(1, 3, 9, 9)),
+    "scripted": torch.jit.script,
+    "frozen": lambda net: torch.jit.freeze(torch.jit.script(net)),
+    "exported": lambda net: torch.export.export(net, (torch.rand(1, 3, 9, 9),)).module(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("made", PROGRAMS)
+@pytest.mark.parametrize("how", [skippose.convert, skippose.convert_])
+def test_a_program_is_converted_before_it_is_made(made, how):
+    program = PROGRAMS[made](Net().eval())
+    with pytest.raises(ValueError, match="convert the network"):
+        how(program, GATE)
+    assert skippose.convert_(program, None) is program, "nothing was to be gated"
+
+
+def test_a_symbolic_trace_of_a_network_has_its_convolutions():
+    net = skippose.convert(torch.fx.symbolic_trace(Net().eval()), GATE)
+    assert gates_of(net) == dict.fromkeys(CONVS, 0.1)
+
+
+def test_a_network_without_convolutions_has_nothing_to_gate():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="Sequential has no convolution to gate"):
+        skippose.convert_(net, GATE)
+    assert not any(module._forward_hooks for module in net.modules())
+    skippose.convert_(net, None)
+    skippose.convert_(Net(), GATE, filter_fn=lambda module, name: False)  # as the caller has it
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 @pytest.mark.parametrize("kind", UNSUPPORTED)
 def test_a_convolution_that_cannot_be_skipped_can_be_excluded(kind):
     for arguments in (
@@ -399,7 +463,7 @@ def test_errors_at_run_time_name_the_layer():
     with skippose.clips(2), pytest.raises(ValueError, match="'stem'.*batch of 3"):
         net(torch.rand(3, 3, 9, 9))
     outer = nn.Sequential(net)
-    name_layers(outer)
+    introduce(outer)
     with skippose.clips(2), pytest.raises(ValueError, match=r"'0\.stem'"):
         outer(torch.rand(3, 3, 9, 9))
 
@@ -459,3 +523,39 @@ def test_networks_of_torchvision_train(name):
     (output.square().mean() + run.gate_loss()).backward()
     missing = [k for k, p in net.named_parameters() if p.grad is None]
     assert not missing
+
+
+# -- torch.compile --------------------------------------------------------------------------------
+
+
+def test_a_compiled_network_is_converted_under_its_own_names():
+    x = torch.rand(4, 3, 9, 9).cumsum(0)
+    dense = Net().eval()
+    overrides = {"stem": None, "stage2.*": InputNormGate(1e6)}
+    expected = skippose.convert(dense, GATE, overrides=overrides)
+    seen = []
+    net = skippose.convert(
+        torch.compile(dense, backend="eager"),
+        GATE,
+        filter_fn=lambda module, name: seen.append(name) or True,
+        overrides=overrides,
+    )
+    assert seen == ["stage1.0"]
+    results = []
+    for n in (expected, net):
+        with torch.no_grad(), skippose.clips(4) as run:
+            results.append((n(x), run.report(n)))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+    assert list(results[1][1].densities) == CONVS[1:]
+
+
+def test_a_convolution_that_was_compiled_by_itself_is_refused():
+    net = Net()
+    net.stem = torch.compile(net.stem, backend="eager")
+    types = types_of(net)
+    with pytest.raises(ValueError, match=r"layer 'stem' \(Conv2d\) was compiled.*compile it then"):
+        skippose.convert_(net, GATE)
+    assert types_of(net) == types
+    skippose.convert_(net, GATE, overrides={"stem": None})
+    assert set(gates_of(net)) == set(CONVS) - {"stem"}

@@ -40,7 +40,7 @@ def test_nothing_is_removed_but_where_a_record_says_so():
         for line in removals(path.read_text())
     }
     # A plan's kernel of that name, which is no path.
-    found = {place for place in found if not place.startswith("skippose/runtime/torch_conv.py")}
+    found = {place for place in found if not place.startswith("skippose/backends/torch_blocks/conv.py")}
     assert not found, f"use skippose.files.Output, which knows what was made: {sorted(found)}"
 
 

@@ -13,7 +13,7 @@ Where the people are: --bbox, one person's box in the first frame, which then fo
 
 The network computes in full what is new: a person's first frame, and a frame in which the crop
 window had to move. If something is wrong with the video on the way, what was written until then
-plays. --no-masks does without the picture of what is computed, and lets the fastest engine run.
+plays. --no-masks does without the picture of what is computed.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     options.add_argument(
         "--stabilise", action="store_true", help="windows may follow a moving camera's background"
     )
-    options.add_argument("--backend", help="of the stream (default: the fastest that can)")
+    options.add_argument("--backend", default="auto", help="of the stream (default: auto)")
     options.add_argument("--cut", type=float, help="density above which a slot begins anew")
     options.add_argument("--refresh-every", type=int, help="frames from one dense one to the next")
     options.add_argument("--threshold", type=float, default=0.3, help="of joints (default: 0.3)")

@@ -16,6 +16,9 @@ A page holds two comments for every table; what stands between them is written a
 PERTURB (none, shake:3, ...) chooses among a file's disturbances; all by default. `--check` changes
 nothing and fails where a page is not what the files give. A file that is not there yet leaves its
 table as it is.
+
+Rows of networks that were trained together with their gates carry a dagger: they were chosen on the
+clips they are reported on. A page that shows one says under its own dagger what was seen on others.
 """
 
 import argparse
@@ -34,6 +37,7 @@ BLOCK = re.compile(
     r"(<!-- (rows|late|budgets|grid|table) (\S+)([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
 ACCURACY = ("PCK@0.2", "PCK@0.1", "loss@0.2", "loss@0.1")
+TRAINED_TOGETHER = re.compile(r"joint\b")
 
 
 def number(text: str) -> Any:
@@ -57,6 +61,14 @@ def markdown(lines: list[dict[str, str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def label(record: dict[str, Any], several: bool) -> str:
+    """A row's name, its disturbance where a table has several, and the dagger of its choice."""
+    name = str(record["row"])
+    mark = " †" if TRAINED_TOGETHER.match(name) else ""
+    disturbed = f", {record['perturb']}" if several and record["perturb"] != "none" else ""
+    return f"{name}{disturbed}{mark}"
+
+
 def late_table(records: list[dict[str, Any]], disturbed: list[str]) -> str:
     """Accuracy over whole clips and over their last quarter, where drift would show."""
     chosen = [r for r in records if r["clips"] == "all"]
@@ -66,8 +78,7 @@ def late_table(records: list[dict[str, Any]], disturbed: list[str]) -> str:
     several = len({r["perturb"] for r in chosen}) > 1
     lines = []
     for found in chosen:
-        named = several and found["perturb"] != "none"
-        line = {"row": f"{found['row']}, {found['perturb']}" if named else found["row"]}
+        line = {"row": label(found, several)}
         for metric in ("PCK@0.2", "PCK@0.1"):
             line[metric] = percent(found, metric)
             line[f"{metric}, late"] = percent(found, f"late {metric}")
@@ -88,9 +99,9 @@ def rows_table(records: list[dict[str, Any]], disturbed: list[str]) -> str:
         raise SystemExit(f"no rows under {disturbed}")
     several = len({perturb for perturb, _ in found}) > 1
     lines = []
-    for (perturb, name), parts in found.items():
+    for parts in found.values():
         whole = cells(parts["all"])
-        line = {"row": f"{name}, {perturb}" if several and perturb != "none" else name}
+        line = {"row": label(parts["all"], several)}
         line |= {key: whole[key] for key in (*ACCURACY, "GMACs", "reduction")}
         for camera in ("still", "moving"):
             if camera in parts:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from skippose.gates import GumbelNormGate, NormGate
+from skippose.gates import NormGate
 from skippose.layers import SkipConv2d
 
 
@@ -29,10 +29,8 @@ def config_fragment(
     groups: dict[str, dict[str, float]] = {}
     for name, layer in layers.items():
         assert isinstance(layer.gate, NormGate)
-        settings: dict[str, Any] = layer.gate.settings()
-        if isinstance(layer.gate, GumbelNormGate):
-            # Its own threshold, in the checkpoint, would win over what is written here.
-            settings = layer.gate.norm_settings()
+        # A learned threshold, in the checkpoint, would win over what is written here.
+        settings: dict[str, Any] = layer.gate.norm_settings()
         eps = settings.pop("eps")
         if scale is not None:
             settings["scale"] = scale

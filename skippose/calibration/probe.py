@@ -15,6 +15,7 @@ from skippose.context import clips
 from skippose.evaluation.clip_bank import LoadedClip
 from skippose.gates import NormGate
 from skippose.layers import SkipConv2d
+from skippose.layers import gated_layers as layers_with_gates
 from skippose.report import Report
 
 
@@ -25,9 +26,9 @@ def gated_layers(network: nn.Module) -> dict[str, SkipConv2d]:
         ValueError: if there is none.
     """
     layers = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, SkipConv2d) and isinstance(module.gate, NormGate)
+        name: layer
+        for name, layer in layers_with_gates(network).items()
+        if isinstance(layer.gate, NormGate)
     }
     if not layers:
         raise ValueError("the network has no norm gates, and there are no thresholds to calibrate")

@@ -47,8 +47,9 @@ class _SensitivityPass(FramesPass):
         super().__init__(frames, Schedule(None, None))
         self.thresholds = thresholds
         levels = len(next(iter(thresholds.values())))
-        self.error = {layer: torch.zeros(levels, dtype=torch.float64) for layer in thresholds}
-        self.macs = {layer: torch.zeros(levels, dtype=torch.float64) for layer in thresholds}
+        nothing = torch.zeros(levels, dtype=torch.float64, device="cpu")
+        self.error = {layer: nothing.clone() for layer in thresholds}
+        self.macs = {layer: nothing.clone() for layer in thresholds}
         self.squares = False  # what the backward pass adds: squares of projections, or sums
 
     def skip_conv(self, layer: SkipConv2d, x: Tensor) -> Tensor:
@@ -124,8 +125,10 @@ def gradient_sensitivity(
             output = joined(network._forward(images.clone().requires_grad_()))
         output.backward(2 * (output.detach() - dense), retain_graph=True)
         run.squares = True
-        signs = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
-        output.backward(signs.to(output.device))
+        signs = torch.randint(
+            0, 2, output.shape, generator=generator, dtype=torch.int64, device=generator.device
+        )
+        output.backward((signs * 2 - 1).to(output))
     finally:
         for parameter, wanted in zip(network.parameters(), before, strict=True):
             parameter.requires_grad_(wanted)

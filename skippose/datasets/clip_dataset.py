@@ -326,7 +326,9 @@ class ClipDataset(BaseDataset):
             return
         if seed < 0 or number < 0:
             raise ValueError(f"seed and number must not be negative, found {seed} and {number}")
-        self._draws = torch.tensor([seed, number, 0]).share_memory_()
+        self._draws = torch.tensor(
+            [seed, number, 0], dtype=torch.int64, device="cpu"
+        ).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that draws are seeded by, in this process and in all workers."""

@@ -13,7 +13,7 @@ from mmpose.structures.bbox import get_warp_matrix
 from torch import Tensor
 
 from skippose.report import Report
-from skippose.runtime.slots import SlotManager
+from skippose.slots import SlotManager
 
 from .camera_motion import CameraMotion
 from .crop_windows import HysteresisWindow, check_box
@@ -101,9 +101,12 @@ class PeopleStream:
         self._windows: dict[int, HysteresisWindow | SteadyWindow] = {}
         self._stabilise = stabilise
         self._camera = CameraMotion()
-        self._crops = torch.zeros(capacity, 3, height, width, device=device)
-        self._mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
-        self._std = torch.tensor(std, device=device).view(1, 3, 1, 1)
+        crops = (capacity, 3, height, width)
+        self._crops = torch.zeros(crops, dtype=torch.float32, device=device)
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+            for values in (mean, std)
+        )
         self._size: tuple[int, int] | None = None
 
     def reset(self) -> None:

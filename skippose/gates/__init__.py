@@ -1,19 +1,19 @@
-"""Gates: what decides where a convolution runs."""
+"""Gates: what decides where a convolution runs. One file each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
-from skippose.gates.base import Gate
-from skippose.gates.gumbel import GumbelGate
+from skippose.gates.base import GATES, Gate, register_gate
+from skippose.gates.gumbel import GumbelGate, Sampled
 from skippose.gates.gumbel_norm import GumbelNormGate
 from skippose.gates.norm import ExactNormGate, InputNormGate, NormGate, OutputNormGate
 
-GATES: dict[str, type[Gate]] = {
-    gate.__name__: gate
-    for gate in (InputNormGate, OutputNormGate, ExactNormGate, GumbelGate, GumbelNormGate)
-}
+for _module in iter_modules(__path__):  # every file registers its gates
+    import_module(f"{__name__}.{_module.name}")
 
 
 def build_gate(gate: Gate | Mapping[str, Any] | None) -> Gate | None:
@@ -48,5 +48,7 @@ __all__ = [
     "InputNormGate",
     "NormGate",
     "OutputNormGate",
+    "Sampled",
     "build_gate",
+    "register_gate",
 ]

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from skippose.ops.geometry import Convolution, autocasts
+from skippose.ops.gate_spec import Change, GateSpec, Side
+from skippose.ops.geometry import Convolution
 from skippose.ops.masks import block_for_map
 
 Source = Literal["residual", "frame"]
 BlockMode = Literal["scaled", "fixed"]
+
+
+GATES: dict[str, type[Gate]] = {}
+"""The gates that a config can name; :func:`register_gate` adds to them."""
+
+
+def register_gate(kind: type[Gate]) -> type[Gate]:
+    """Lets :func:`skippose.build_gate` and configs make a gate by the name of its class.
+
+    A class decorator, for gates of this package and of others alike.
+
+    Raises:
+        ValueError: if another class has the name already.
+    """
+    other = GATES.setdefault(kind.__name__, kind)
+    if other is not kind:
+        raise ValueError(f"a gate {kind.__name__!r} is registered already: {other}")
+    return kind
 
 
 def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
@@ -28,6 +45,11 @@ class Gate(nn.Module):
     A gate that a user makes is a template: :meth:`for_layer` gives each convolution a gate of its
     own. The contract with the operation is :class:`skippose.ops.contract.GateRule`.
 
+    A new gate is one file: a subclass under :func:`register_gate` with :meth:`on_columns` (the
+    plain formula), :meth:`score` and :meth:`decide`. Streams compute its layers on whole maps then,
+    through these methods. One that states what it compares, in :meth:`spec`, is run by every
+    backend that has its kind of score.
+
     Args:
         block: outputs per side of a block that opens or closes as one.
         block_mode: ``'scaled'``: the block is meant on the map at a quarter of the frame's size
@@ -40,7 +62,8 @@ class Gate(nn.Module):
         ValueError: for a block below 1, an unknown mode or an unknown source.
     """
 
-    sees: Literal["input", "output", "linear", "magnitude"]
+    sees: ClassVar[Side] = "input"
+    """Which side's change :meth:`score` is made from."""
 
     def __init__(
         self, block: int = 1, block_mode: BlockMode = "scaled", source: Source = "residual"
@@ -56,7 +79,8 @@ class Gate(nn.Module):
 
     def for_layer(self, conv: nn.Conv2d) -> Gate:
         """A gate for one convolution, with this one's settings."""
-        return copy.deepcopy(self)
+        # A template is on the CPU, where it was made.
+        return copy.deepcopy(self).to(conv.weight.device)
 
     def block_on(self, out_size: tuple[int, int], frame_size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of a block on a map of ``out_size`` for a frame of ``frame_size``."""
@@ -85,6 +109,19 @@ class Gate(nn.Module):
         """Additions that a norm spends on one output location, listed beside the MACs."""
         return 0
 
+    def spec(self, conv: Convolution, change: Change) -> GateSpec | None:
+        """What the gate compares, in evaluation; None where no spec says it.
+
+        A subclass that overrides :meth:`score`, :meth:`decide` or another method that a spec
+        stands for must override this too, or its base class's spec is not taken for its own
+        (:func:`skippose.ops.gate_spec.spec_of`).
+
+        Args:
+            conv: the convolution that the gate is bound to.
+            change: what its scores are made from.
+        """
+        return None
+
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
         """The plain formula: (N, C, K, L) changes and (N, O, L) responses to (N, L) scores."""
         raise NotImplementedError
@@ -110,11 +147,18 @@ class Gate(nn.Module):
             "source": self.source,
         }
 
+    def state_kind(self) -> dict[str, object]:
+        """The settings that decide what a stream remembers for this gate; thresholds do not."""
+        names = ("type", "block", "block_mode", "source")
+        return {name: value for name, value in self.settings().items() if name in names}
+
+    @classmethod
+    def examples(cls) -> dict[str, Gate]:
+        """Some gates of this class by a short name, whose thresholds open part of a moving map.
+
+        Tests run every example of every registered gate through every form and backend.
+        """
+        return {}
+
     def extra_repr(self) -> str:
         return ", ".join(f"{k}={v!r}" for k, v in self.settings().items() if k != "type")
-
-
-def no_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """Gates compute in float32 whatever the network's precision."""
-    # Nothing where nothing is to be turned off: an exported program would keep it as an operation.
-    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()

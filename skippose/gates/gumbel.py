@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from skippose.gates.base import BlockMode, Gate, Source, no_autocast
-from skippose.ops.geometry import Convolution, accumulation_dtype
-from skippose.ops.one_channel import convolve_to_one
+from skippose.gates.base import BlockMode, Gate, Source, register_gate
+from skippose.ops.gate_spec import Change, GateSpec, Linear, Threshold
+from skippose.ops.geometry import Convolution
 
 
-def check_sampling(temperature: float, noise: float) -> None:
-    """Raises ValueError for a temperature that is not positive or a negative noise."""
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature!r}")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise must be at least 0, got {noise!r}")
+class Sampled:
+    """A gate that draws its decisions in training.
+
+    Attributes:
+        temperature: of the sigmoid that gives the gradient.
+        noise: how much of the logistic noise is added.
+    """
+
+    temperature: float
+    noise: float
+
+    def set_sampling(self, temperature: float, noise: float) -> None:
+        """Raises ValueError for a temperature that is not positive or a negative noise."""
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature!r}")
+        if not (math.isfinite(noise) and noise >= 0):
+            raise ValueError(f"noise must be at least 0, got {noise!r}")
+        self.temperature, self.noise = float(temperature), float(noise)
 
 
 def logistic(like: Tensor) -> Tensor:
@@ -34,7 +47,8 @@ def binary_sample(logit: Tensor, temperature: float) -> Tensor:
     return (logit > 0).to(soft.dtype) + (soft - soft.detach())
 
 
-class GumbelGate(Gate):
+@register_gate
+class GumbelGate(Sampled, Gate):
     """A convolution φ to one channel looks at the change: ``logit = φ * d + c``.
 
     φ has the layer's kernel size, stride, padding and dilation. In training a binary sample is
@@ -79,7 +93,7 @@ class GumbelGate(Gate):
         threshold: float | None = None,
     ) -> None:
         super().__init__(block, block_mode, source)
-        check_sampling(temperature, noise)
+        self.set_sampling(temperature, noise)
         if not math.isfinite(init_open):
             raise ValueError(f"init_open must be a finite logit, got {init_open!r}")
         if threshold is not None:
@@ -90,12 +104,11 @@ class GumbelGate(Gate):
                     "a threshold needs rectify=True and a negative init_open, "
                     f"got rectify={rectify!r}, init_open={init_open!r}"
                 )
-        self.sees = "magnitude" if rectify else "linear"
         self.threshold = threshold
-        self.temperature = float(temperature)
-        self.noise = float(noise)
         self.init_open = float(init_open)
         self.rectify = rectify
+        self.observer: Callable[[Tensor], None] | None = None
+        """Called with all block logits, without noise, before they are decided."""
 
     def for_layer(self, conv: nn.Conv2d) -> GumbelGate:
         gate = cast(GumbelGate, super().for_layer(conv))
@@ -118,19 +131,25 @@ class GumbelGate(Gate):
     def learns(self) -> bool:
         return True
 
+    @property
+    def phi(self) -> Linear:
+        """The score, without c: differences of two scores are scores of the difference."""
+        return Linear(self.weight, self.rectify)
+
+    def spec(self, conv: Convolution, change: Change) -> GateSpec | None:
+        return GateSpec(self.phi, change, Threshold(-self.bias.detach()[0]))
+
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
         change = change.abs() if self.rectify else change
         phi = self.weight.to(change.dtype).reshape(-1, 1)
         return (phi * change.flatten(1, 2)).sum(1)
 
     def score(self, change: Tensor, conv: Convolution) -> Tensor:
-        """φ * change, without c: differences of two scores are scores of the difference."""
-        with no_autocast(change):
-            change = change.to(accumulation_dtype(change.dtype))
-            change = change.abs() if self.rectify else change
-            return convolve_to_one(change, self.weight.to(change.dtype), conv.geometry)
+        return self.phi.on_maps(change, conv.geometry)
 
     def decide(self, score: Tensor, scale: Tensor | None, offsets: Tensor | None = None) -> Tensor:
+        if self.observer is not None:
+            self.observer(score.detach() + self.bias.detach().to(score.dtype))
         logit = score + (self.offsets(score) if offsets is None else offsets)
         return binary_sample(logit, self.temperature) if self.training else logit > 0
 
@@ -152,4 +171,17 @@ class GumbelGate(Gate):
             "rectify": self.rectify,
             "noise": self.noise,
             "threshold": self.threshold,
+        }
+
+    def state_kind(self) -> dict[str, object]:
+        return {**super().state_kind(), "rectify": self.rectify}
+
+    @classmethod
+    def examples(cls) -> dict[str, Gate]:
+        return {
+            "linear": cls(init_open=-0.1),
+            "blocks": cls(init_open=-0.1, block=2),
+            "rectified": cls(init_open=-0.1, rectify=True),
+            "rectified, blocks": cls(init_open=-0.1, rectify=True, block=2),
+            "of the frame": cls(init_open=-0.2, source="frame"),
         }

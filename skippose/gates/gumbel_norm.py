@@ -7,18 +7,21 @@ import math
 import torch
 from torch import Tensor, nn
 
-from skippose.gates.base import BlockMode, Source
-from skippose.gates.gumbel import binary_sample, check_sampling, logistic
+from skippose.gates.base import BlockMode, Gate, Source, register_gate
+from skippose.gates.gumbel import Sampled, binary_sample, logistic
 from skippose.gates.norm import InputNormGate, Scale
+from skippose.ops.gate_spec import Change, GateSpec, Threshold
+from skippose.ops.geometry import Convolution, accumulation_dtype
 
 
-class GumbelNormGate(InputNormGate):
+@register_gate
+class GumbelNormGate(Sampled, InputNormGate):
     """:class:`InputNormGate` whose threshold is a parameter, one number for each layer.
 
     In training a binary sample is drawn, ``g = 1[logit + n > 0]`` with logistic noise n and
     ``logit = sharpness · log(norm / (eps · scale))``, whose gradient goes to eps alone, through a
     sigmoid as in :class:`~skippose.gates.GumbelGate`. In evaluation it is the norm gate with what
-    eps has become: no multiplication of its own, and every engine runs it.
+    eps has become: no multiplication of its own, and every backend runs it.
 
     Args:
         eps: the threshold to begin with, positive; one from ``tools/calibrate.py`` is a good one.
@@ -53,16 +56,14 @@ class GumbelNormGate(InputNormGate):
         noise: float = 1.0,
     ) -> None:
         super().__init__(eps, scale, p, block, block_mode, normalize, source, train_gates=True)
-        check_sampling(temperature, noise)
+        self.set_sampling(temperature, noise)
         if not (math.isfinite(sharpness) and sharpness > 0):
             raise ValueError(f"sharpness must be positive, got {sharpness!r}")
         self.sharpness = float(sharpness)
-        self.temperature = float(temperature)
-        self.noise = float(noise)
 
     @property
     def eps(self) -> float:
-        """The threshold as it is now."""
+        """The threshold as it is now; reading it waits for the device."""
         return math.exp(float(self.log_eps.detach()))
 
     @eps.setter
@@ -70,9 +71,20 @@ class GumbelNormGate(InputNormGate):
         if not value > 0:
             raise ValueError(f"eps must be positive to be learned, got {value!r}")
         if "log_eps" not in self._parameters:
-            self.log_eps = nn.Parameter(torch.tensor(math.log(value)))
+            start = torch.tensor(math.log(value), dtype=torch.float32, device="cpu")
+            self.log_eps = nn.Parameter(start)
         with torch.no_grad():  # an optimizer may have it already
             self.log_eps.fill_(math.log(value))
+
+    @property
+    def threshold(self) -> Threshold:
+        # Not `eps`: a number would have to come from the device.
+        learned = self.log_eps.detach().to(accumulation_dtype(self.log_eps.dtype)).exp()
+        return self._threshold(learned)
+
+    def spec(self, conv: Convolution, change: Change) -> GateSpec | None:
+        # Training draws; in evaluation `decide` is the norm gate's.
+        return super().spec(conv, change)
 
     @property
     def samples(self) -> bool:
@@ -114,3 +126,7 @@ class GumbelNormGate(InputNormGate):
         for name in ("sharpness", "temperature", "noise"):
             del found[name]
         return {**found, "type": InputNormGate.__name__}
+
+    @classmethod
+    def examples(cls) -> dict[str, Gate]:
+        return {"relative": cls(0.3), "absolute, blocks": cls(0.3, scale="absolute", block=2)}

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from skippose.gates.base import BlockMode, Gate, Source, no_autocast, one_of
+from skippose.gates.base import BlockMode, Gate, Source, one_of, register_gate
+from skippose.ops.gate_spec import Change, GateSpec, InputNorm, OutputNorm, Side, Threshold
 from skippose.ops.geometry import Convolution, accumulation_dtype, no_grad
-from skippose.ops.norms import channel_power, finish_norm, window_power
+from skippose.ops.norms import channel_power
 
 Scale = Literal["relative", "absolute"]
-
-SCALE_FLOOR = 1e-3
-"""Smallest magnitude a relative threshold refers to: a black frame must not open every gate."""
 
 
 class NormGate(Gate):
@@ -38,7 +36,7 @@ class NormGate(Gate):
     """
 
     magnitude: Tensor
-    relative_to: Literal["input", "output"] = "input"
+    relative_to: ClassVar[Side] = "input"
 
     def __init__(
         self,
@@ -63,19 +61,23 @@ class NormGate(Gate):
         self.normalize = normalize
         self.train_gates = train_gates
         # The layer's magnitude from calibration; 0 means that the stream's own is used.
-        self.register_buffer("magnitude", torch.zeros(()))
+        self.register_buffer("magnitude", torch.zeros((), dtype=torch.float32, device="cpu"))
 
     @property
     def always_open(self) -> bool:
         return self.training and not self.train_gates
 
+    @property
+    def threshold(self) -> Threshold:
+        """What the norm must exceed."""
+        return self._threshold(self.eps)
+
+    def _threshold(self, value: float | Tensor) -> Threshold:
+        relative = self.relative_to if self.scale == "relative" else None
+        return Threshold(value, relative, self.magnitude)
+
     def decide(self, score: Tensor, scale: Tensor | None) -> Tensor:
-        score = score.detach()
-        if self.scale == "absolute":
-            return score > self.eps
-        if scale is None:
-            raise ValueError("a relative threshold needs the magnitude of a dense frame before it")
-        return score > self.eps * scale[:, None, None, None]
+        return score.detach() > self.threshold.limit(scale)
 
     def _plain_norm(self, columns: Tensor) -> Tensor:
         """The norm as it is defined, over dimension 1: (N, K, L) to (N, L)."""
@@ -85,15 +87,8 @@ class NormGate(Gate):
         total = columns.pow(self.p).sum(1)
         return (total / columns.shape[1] if self.normalize else total) ** (1 / self.p)
 
-    @no_grad()
     def measure(self, x: Tensor, response: Tensor) -> Tensor | None:
-        if self.scale == "absolute":
-            return None
-        seen = x if self.relative_to == "input" else response
-        dtype = accumulation_dtype(seen.dtype)
-        measured = seen.abs().flatten(1).mean(1, dtype=dtype)
-        calibrated = self.magnitude.to(dtype)
-        return torch.where(calibrated > 0, calibrated, measured).clamp_min(SCALE_FLOOR)
+        return self.threshold.measure(x, response)
 
     def settings(self) -> dict[str, object]:
         return {
@@ -105,7 +100,15 @@ class NormGate(Gate):
             "train_gates": self.train_gates,
         }
 
+    def state_kind(self) -> dict[str, object]:
+        return {**super().state_kind(), "scale": self.scale}
 
+    def norm_settings(self) -> dict[str, object]:
+        """Those of the gate without learned parameters that decides as this one in evaluation."""
+        return self.settings()
+
+
+@register_gate
 class InputNormGate(NormGate):
     """Norm of the input's change over the receptive field: the mean of ``|d|`` for p = 1.
 
@@ -114,28 +117,41 @@ class InputNormGate(NormGate):
     input's unit. Arguments: :class:`NormGate`.
     """
 
-    sees = "input"
+    def norm(self, conv: Convolution) -> InputNorm:
+        """The score."""
+        return InputNorm(self.p, self.normalize)
+
+    def spec(self, conv: Convolution, change: Change) -> GateSpec | None:
+        return GateSpec(self.norm(conv), change, self.threshold)
 
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
         return self._plain_norm(change.flatten(1, 2))
 
     def score(self, change: Tensor, conv: Convolution) -> Tensor:
-        with no_autocast(change), no_grad():
-            return self.finish(channel_power(change, self.p), conv, change.shape[1])
+        return self.finish(channel_power(change, self.p), conv, change.shape[1])
 
+    @no_grad()
     def finish(self, power: Tensor, conv: Convolution, channels: int) -> Tensor:
         """From powers summed over channels, (N, 1, H, W), to scores (N, 1, H', W')."""
-        with no_autocast(power), no_grad():
-            count = channels * math.prod(conv.geometry.kernel_size)
-            collected = window_power(power, conv.geometry, self.p)
-            return finish_norm(collected, self.p, count, self.normalize)
+        return self.norm(conv).finish(power, conv.geometry, channels)
 
     def additions_per_output(self, conv: nn.Conv2d) -> int:
         # One difference and one addition per input element, then a window of one channel.
         per_pixel = 2 * conv.in_channels * conv.stride[0] * conv.stride[1]
         return per_pixel + math.prod(conv.kernel_size)
 
+    @classmethod
+    def examples(cls) -> dict[str, Gate]:
+        return {
+            "mean": cls(0.3, train_gates=True),
+            "rms, blocks": cls(0.4, p=2, block=2, train_gates=True),
+            "largest": cls(0.9, p="inf", block=2, train_gates=True),
+            "raw": cls(30.0, scale="absolute", normalize=False, train_gates=True),
+            "of the frame": cls(0.9, source="frame", train_gates=True),
+        }
 
+
+@register_gate
 class OutputNormGate(InputNormGate):
     """The input's norm times the mean over output channels of ``‖w_o‖_1``.
 
@@ -151,13 +167,24 @@ class OutputNormGate(InputNormGate):
         weight = conv.weight.detach()
         return weight.abs().flatten(1).sum(1, dtype=accumulation_dtype(weight.dtype)).mean()
 
+    def norm(self, conv: Convolution) -> InputNorm:
+        return InputNorm(self.p, self.normalize, self.gain(conv))
+
+    def spec(self, conv: Convolution, change: Change) -> GateSpec | None:
+        return super().spec(conv, change)
+
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
         return super().on_columns(change, response, conv) * self.gain(conv)
 
-    def finish(self, power: Tensor, conv: Convolution, channels: int) -> Tensor:
-        return super().finish(power, conv, channels) * self.gain(conv)
+    @classmethod
+    def examples(cls) -> dict[str, Gate]:
+        return {
+            "mean": cls(0.6, train_gates=True),
+            "blocks": cls(0.6, block=2, train_gates=True),
+        }
 
 
+@register_gate
 class ExactNormGate(NormGate):
     """The change of the output itself, ``mean_o |w * d|``: an oracle for ablations.
 
@@ -168,13 +195,23 @@ class ExactNormGate(NormGate):
     sees = "output"
     relative_to = "output"
 
+    def spec(self, conv: Convolution, change: Change) -> GateSpec | None:
+        return GateSpec(OutputNorm(self.p, self.normalize), change, self.threshold)
+
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
         return self._plain_norm(response)
 
+    @no_grad()
     def score(self, change: Tensor, conv: Convolution) -> Tensor:
-        with no_autocast(change), no_grad():
-            power = channel_power(change, self.p)
-            return finish_norm(power, self.p, change.shape[1], self.normalize)
+        return OutputNorm(self.p, self.normalize).on_maps(change, conv.geometry)
 
     def macs_per_output(self, conv: nn.Conv2d) -> int:
         return conv.weight.numel()
+
+    @classmethod
+    def examples(cls) -> dict[str, Gate]:
+        return {
+            "mean": cls(0.4, train_gates=True),
+            "rms, blocks": cls(0.5, p=2, block=2, train_gates=True),
+            "of the frame": cls(0.9, source="frame", train_gates=True),
+        }

@@ -1,16 +1,20 @@
 """Which forward pass is gated right now.
 
 A layer knows its convolution and its gate; how many frames its input holds, and where state is
-kept, belongs to the forward pass around it. :mod:`skippose.context` and :mod:`skippose.runtime` put
-theirs here for as long as it lasts. A context variable, so that threads do not see each other's.
+kept, belongs to the forward pass around it. :mod:`skippose.context` and :mod:`skippose.backends`
+put theirs here for as long as it lasts. A context variable, so that threads do not see each
+other's; a pass may ask which layers ran in other threads meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +55,54 @@ def gated_pass(run: GatedPass | None) -> Iterator[None]:
         yield
     finally:
         _active.reset(token)
+
+
+@dataclass(eq=False)
+class _Watch:
+    """What one pass wants to know: names, as a set that keeps the order."""
+
+    names: dict[str, None]
+    thread: int = field(default_factory=get_ident)
+
+
+watches: list[_Watch] = []
+"""Of the passes that want to know what runs in other threads; a layer looks here outside of one."""
+
+
+@contextmanager
+def watching_threads(names: dict[str, None]) -> Iterator[None]:
+    """Fills ``names`` with those of gated layers that run in other threads, outside of a pass."""
+    watch = _Watch(names)
+    watches.append(watch)
+    try:
+        yield
+    finally:
+        watches.remove(watch)
+
+
+def note_outside(layer: SkipConv2d) -> None:
+    """Tells those who watch that a layer ran densely."""
+    for watch in list(watches):
+        if watch.thread != get_ident():  # in its own thread it is meant so: gated_pass(None)
+            watch.names[layer.name or str(layer)] = None
+
+
+def _call(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+def _call_before_compiling(function: Callable[..., Any], *args: Any) -> Any:
+    global outside_compiler
+    # Whoever compiles has imported it; to do so here would take longer than all of skippose.
+    if "torch._dynamo" in sys.modules:
+        outside_compiler = torch.compiler.disable(_call)
+        return outside_compiler(function, *args)
+    return function(*args)
+
+
+outside_compiler: Callable[..., Any] = _call_before_compiling
+"""Calls a function that ``torch.compile`` is to leave as it is, for a pass has effects. It is
+replaced once somebody compiles, so use it as an attribute of this module."""
 
 
 def inside_backward() -> bool:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch.fx
 from torch import Tensor, nn
 
 from skippose.gates import Gate, build_gate
-from skippose.layers.active import active_pass, inside_backward
+from skippose.layers import active
+from skippose.layers.active import (
+    GatedPass,
+    active_pass,
+    inside_backward,
+    note_outside,
+    watches,
+)
 from skippose.layers.dense import count_macs
 from skippose.ops import REFERENCES, Convolution, GatedConvolution, Reference
 
@@ -29,11 +37,41 @@ def bind_gate(
     return template.for_layer(conv).train(conv.training)
 
 
+def layer_name(layer: nn.Module) -> str:
+    """What an error calls a layer: its name if it was given one, its shape otherwise."""
+    name = getattr(layer, "name", "")
+    return f"layer {name!r}" if name else f"layer {layer}"
+
+
+def why_not_skipped(conv: nn.Module) -> str | None:
+    """What keeps a convolution from being skipped; None for one that computes as ``nn.Conv2d``.
+
+    A gate computes with weights and geometry alone, and would leave out what else there is.
+    """
+    if not isinstance(conv, nn.Conv2d):
+        return "it is no nn.Conv2d"
+    gated = isinstance(conv, SkipConv2d)
+    # What replaced the forward of a skip convolution may call it.
+    for method in ("_conv_forward",) if gated else ("_conv_forward", "forward"):
+        if method in vars(conv):
+            return f"its {method} was replaced on the object"
+        if getattr(type(conv), method) is not getattr(nn.Conv2d, method):
+            return f"its class has a {method} of its own"
+    if gated:
+        return None
+    if hasattr(conv, "parametrizations"):
+        return "it is parametrized"
+    if isinstance(conv.weight, nn.parameter.UninitializedParameter):
+        return "its weights are not there yet"
+    return None
+
+
 class SkipConv2d(nn.Conv2d):
     """``nn.Conv2d`` that, inside a gated pass, runs only where its gate opens.
 
     Parameters and state-dict keys are those of ``nn.Conv2d``, plus ``gate.*``. Outside
     :func:`skippose.clips` and :class:`skippose.Stream` it *is* ``nn.Conv2d``. It holds no state.
+    ``torch.fx`` takes it for one operation, as it does ``nn.Conv2d``.
 
     Args:
         *args: as for ``nn.Conv2d``.
@@ -88,8 +126,11 @@ class SkipConv2d(nn.Conv2d):
         """(N, C, H, W) to (N, O, H', W')."""
         run = active_pass()
         if run is not None:
-            self._ran_gated = True
-            return run.skip_conv(self, input)
+            return active.outside_compiler(self._run_in, run, input)
+        if isinstance(input, torch.fx.Proxy):
+            return self._traced(input)
+        if watches and self.gate is not None:
+            active.outside_compiler(note_outside, self)
         if self._ran_gated:
             if inside_backward():
                 raise RuntimeError(
@@ -100,11 +141,33 @@ class SkipConv2d(nn.Conv2d):
             self._ran_gated = False
         return super().forward(input)
 
+    def _run_in(self, run: GatedPass, x: Tensor) -> Tensor:
+        """The layer in a pass; see :meth:`forward`."""
+        if self.gate is not None and (reason := why_not_skipped(self)):
+            raise ValueError(
+                f"{layer_name(self)} cannot be skipped: {reason}, and its gate would compute "
+                "without that; set_gate(None) leaves it dense"
+            )
+        self._ran_gated = True
+        return run.skip_conv(self, x)
+
+    def _traced(self, x: Any) -> Any:
+        """Of ``nn.Conv2d``, fx keeps the call and not what it is made of: its graph has gates."""
+        if self._forward_hooks or self._forward_pre_hooks:
+            return super().forward(x)  # they are in the graph by now, and would be called twice
+        return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
+
     @classmethod
     def from_conv(
         cls, conv: nn.Conv2d, gate: Gate | Mapping[str, Any] | None, reference: Reference = "hold"
     ) -> SkipConv2d:
-        """A skip convolution that takes over the parameters (and hooks) of ``conv``."""
+        """A skip convolution that takes over the parameters (and hooks) of ``conv``.
+
+        Raises:
+            ValueError: for a convolution that does not compute as ``nn.Conv2d`` does.
+        """
+        if reason := why_not_skipped(conv):
+            raise ValueError(f"{conv} cannot be skipped: {reason}")
         new = cls.__new__(cls)
         for name, value in conv.__dict__.items():
             # Registries are copied, so that what is added here does not show up in the original.

@@ -16,7 +16,7 @@ from skippose.ops.contract import (
 from skippose.ops.geometry import ConvGeometry, Convolution
 from skippose.ops.masks import block_for_map
 from skippose.ops.reference import skip_conv_loop
-from skippose.ops.step import skip_conv_step
+from skippose.ops.step import empty_state, skip_conv_step, step_score
 
 __all__ = [
     "REFERENCES",
@@ -28,7 +28,9 @@ __all__ = [
     "SkipResult",
     "SkipState",
     "block_for_map",
+    "empty_state",
     "skip_conv_clip",
     "skip_conv_loop",
     "skip_conv_step",
+    "step_score",
 ]

@@ -3,14 +3,11 @@ selects. What training and evaluation run."""
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
 from skippose.ops.contract import (
     GatedConvolution,
-    PairNormRule,
     SkipResult,
     SkipState,
     stack_gates,
@@ -18,7 +15,6 @@ from skippose.ops.contract import (
 from skippose.ops.geometry import accumulation_dtype, autocasts
 from skippose.ops.linear import linear_gates
 from skippose.ops.masks import changed_outputs, dilate
-from skippose.ops.norms import pair_power
 from skippose.ops.scan import hold_scan, previous_scan, residual
 
 
@@ -38,11 +34,14 @@ def skip_conv_clip(
         dense: (B, T) bool on the CPU, frames to compute in full.
         keep_state: return the state for the frames after; training has no use for it.
     """
-    conv, gate = layer.conv, layer.gate
+    conv = layer.conv
     batch, frames = x.shape[:2]
     size = layer.out_size(x)
     exact = accumulation_dtype(x.dtype)
-    dense = torch.zeros(batch, frames, dtype=torch.bool) if dense is None else dense.clone()
+    if dense is None:
+        dense = torch.zeros(batch, frames, dtype=torch.bool, device="cpu")
+    else:
+        dense = dense.clone()
     if state is None:
         dense[:, 0] = True
     full = dense.to(x.device)[:, :, None, None, None]
@@ -68,8 +67,8 @@ def skip_conv_clip(
     scale = linear = None
     if layer.decides_at_once:
         assert changed is not None
-        since_held = changes is None and gate.source == "residual"
-        seen = x if changes is None or gate.source == "frame" else changes
+        since_held = changes is None and layer.change == "since held"
+        seen = x if changes is None or layer.change == "none" else changes
         gates, linear = linear_gates(seen, layer, dense, changed, since_held, state)
     else:
         response = update.detach()
@@ -154,8 +153,8 @@ def _scores(
     state: SkipState | None,
 ) -> _Scores:
     """Where the gate's scores come from, by what it sees and refers to."""
-    sees, conv = layer.gate.sees, layer.conv
-    if layer.gate.source == "frame":
+    sees, conv = layer.sees, layer.conv
+    if layer.change == "none":
         seen = x
         if sees == "output":
             seen = response
@@ -164,10 +163,8 @@ def _scores(
         return _KnownScores(seen, layer)
     if changes is not None:  # at dense frames these are no changes, and are not asked for
         return _KnownScores(response if sees == "output" else changes, layer)
-    if sees == "magnitude":
-        return _MagnitudeSinceHeld(x, layer, size, state)
     if sees == "input":
-        return _InputSinceHeld(x.detach(), layer, size, state)
+        return _InputSinceHeld(x, layer, size, state)
     return _OutputSinceHeld(response + conv.start(x), layer, size, state)
 
 
@@ -213,7 +210,7 @@ class _OutputSinceHeld(_Scores):
 
 
 class _InputSinceHeld(_Scores):
-    """Norms of ``x_t - x_τ``, τ differing from block to block.
+    """Scores of ``x_t - x_τ``, τ differing from block to block.
 
     Each earlier frame that some block still refers to is paired with this frame as a whole, and
     every block picks its own pair: cheap, because a pair costs one pass over the input, far less
@@ -232,7 +229,7 @@ class _InputSinceHeld(_Scores):
         start = 0 if self.patches is None else self.BEFORE
         blocks = layer.all_open(x.shape[0], size, x.device)
         self.held_at = torch.full_like(blocks, start, dtype=torch.int64)
-        self.buffer = torch.empty_like(x[:, 0])
+        self.buffer = torch.empty_like(x[:, 0]).detach()
 
     def at(self, t: int) -> Tensor:
         now, layer = self.x[t], self.layer
@@ -246,14 +243,18 @@ class _InputSinceHeld(_Scores):
         if len(parts) == 1:
             return parts[0]
         place = torch.zeros(len(self.x) + 1, dtype=torch.int64, device=now.device)
-        place[live] = torch.arange(len(live), device=now.device)  # -1 is the last one
+        place[live] = torch.arange(
+            len(live), dtype=torch.int64, device=now.device
+        )  # -1 is the last one
         return torch.stack(parts).gather(0, place[self.held_at][None])[0]
 
     def pairs(self, now: Tensor, frames: list[int]) -> Tensor:
         """Scores of the changes since K frames: (B, C, H, W) to (K·B, 1, H', W')."""
-        gate = cast(PairNormRule, self.layer.gate)
-        powers = [pair_power(now, self.x[s], gate.p, self.buffer) for s in frames]
-        return gate.finish(torch.cat(powers), self.layer.conv, now.shape[1])
+        before, spec = [self.x[s] for s in frames], self.layer.spec
+        if spec is None:
+            changes = torch.cat([now - x for x in before])
+            return self.layer.gate.score(changes, self.layer.conv)
+        return spec.score.of_pairs(now, before, self.layer.conv.geometry, self.buffer)
 
     def keep(self, t: int, gate: Tensor) -> None:
         self.held_at = torch.where(gate > 0.5, t, self.held_at)
@@ -267,11 +268,3 @@ class _InputSinceHeld(_Scores):
                 patches = here if patches is None else torch.where(held_at == s, here, patches)
         assert patches is not None
         state.patches = patches.clone(memory_format=torch.contiguous_format)
-
-
-class _MagnitudeSinceHeld(_InputSinceHeld):
-    """The same for ``φ * |x_t - x_τ|``, through which a gradient goes to φ and to the frames."""
-
-    def pairs(self, now: Tensor, frames: list[int]) -> Tensor:
-        changes = torch.cat([now - self.x[s] for s in frames])
-        return self.layer.gate.score(changes, self.layer.conv)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skippose.ops.gate_spec import Change, GateSpec, Side, spec_of
 from skippose.ops.geometry import Convolution
 from skippose.ops.masks import expand_blocks, pool_blocks
 
@@ -28,11 +30,8 @@ class GateRule(Protocol):
     """
 
     @property
-    def sees(self) -> Literal["input", "output", "linear", "magnitude"]:
-        """What a score is made from.
-
-        A norm of the input's change, of the output's, φ * change, or φ * ``|change|``.
-        """
+    def sees(self) -> Side:
+        """Which side's change :meth:`score` is made from."""
         ...
 
     @property
@@ -43,6 +42,10 @@ class GateRule(Protocol):
         """Whether decisions are drawn by chance now: the same score may open a gate or not."""
         ...
 
+    def spec(self, conv: Convolution, change: Change) -> GateSpec | None:
+        """What the gate compares as a value; :attr:`GatedConvolution.spec` asks for it."""
+        ...
+
     def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
         """The plain formula: (N, C, K, L) columns and (N, O, L) = w * change to (N, L) scores."""
         ...
@@ -50,7 +53,7 @@ class GateRule(Protocol):
     def score(self, change: Tensor, conv: Convolution) -> Tensor:
         """The same on images, padded as ``conv`` asks for.
 
-        (N, C, H, W) to (N, 1, H', W'); for ``sees='output'`` from w * change, (N, O, H', W').
+        (N, C, H, W) to (N, 1, H', W'); where it sees the output from w * change, (N, O, H', W').
         """
         ...
 
@@ -63,20 +66,10 @@ class GateRule(Protocol):
         ...
 
 
-class PairNormRule(GateRule, Protocol):
-    """A gate that sees a norm of the input's change, in two halves that pair up any two frames."""
+class LearnedRule(GateRule, Protocol):
+    """A gate whose score is learned: the noise of many frames is drawn at once.
 
-    p: float
-
-    def finish(self, power: Tensor, conv: Convolution, channels: int) -> Tensor:
-        """Powers summed over channels, (N, 1, H, W), to (N, 1, H', W') scores."""
-        ...
-
-
-class LinearRule(GateRule, Protocol):
-    """A gate that weighs what it sees, ``sees='linear'`` or ``'magnitude'``; many frames at once.
-
-    With magnitudes that is so where no change depends on an earlier gate.
+    With rectified changes that is so where no change depends on an earlier gate.
     """
 
     def offsets(self, like: Tensor) -> Tensor:
@@ -157,25 +150,48 @@ class GatedConvolution:
         return gate * (pool_blocks(changed.float(), self.block) > 0)
 
     @property
+    def change(self) -> Change:
+        """What the gate's scores are made from."""
+        if self.gate.source == "frame":
+            return "none"
+        return "since held" if self.reference == "hold" else "since the frame before"
+
+    @cached_property
+    def spec(self) -> GateSpec | None:
+        """What the gate compares; None where it must be asked through its own methods."""
+        return spec_of(self.gate, self.conv, self.change)
+
+    @property
+    def sees(self) -> Side:
+        """Which side's change a score is made from."""
+        return self.gate.sees if self.spec is None else self.spec.score.of
+
+    @property
+    def holds_score(self) -> bool:
+        """Whether the score of the input that each output was last computed from is kept."""
+        additive = self.spec is not None and self.spec.score.additive
+        return additive and self.change == "since held"
+
+    @property
     def holds_patches(self) -> bool:
         """Whether the gate compares with the input that each block was last computed from."""
-        since_held = self.reference == "hold" and self.gate.source == "residual"
-        return since_held and self.gate.sees in ("input", "magnitude")
+        return self.change == "since held" and self.sees == "input" and not self.holds_score
 
     @property
     def decides_at_once(self) -> bool:
-        """Whether all frames of a clip can be decided together; see :class:`LinearRule`."""
-        return self.gate.sees in ("linear", "magnitude") and not self.holds_patches
+        """Whether all frames of a clip can be decided together; see :class:`LearnedRule`."""
+        learned = self.spec is not None and self.spec.score.learned
+        return learned and not self.holds_patches
 
     @property
     def must_know_changed(self) -> bool:
         """Whether the gate must be told where nothing changed.
 
-        A norm of the input's change is zero there by itself, or what it was when the gate stayed
-        closed; any other score may open a gate, and so may chance.
+        A score that is zero there by itself, or what it was when the gate stayed closed, opens
+        nothing; any other may open a gate, and so may chance.
         """
-        gate = self.gate
-        return gate.sees != "input" or gate.source == "frame" or gate.samples
+        at_rest = self.spec is not None and self.spec.score.zero_at_rest
+        return not at_rest or self.change == "none" or self.gate.samples
 
 
 @dataclass
@@ -187,8 +203,8 @@ class SkipState:
         scale: (S,), the magnitude that relative thresholds refer to.
         x: (S, C, H, W), the last input.
         patches: (S, Hb, Wb, C, Ph, Pw), the input each block was last computed from (``hold``,
-            gates that see the input or magnitudes).
-        linear: (S, 1, H', W'), φ*x where last computed (``hold``, gates linear in x).
+            gates that see the input and are not additive).
+        linear: (S, 1, H', W'), the score of x where last computed (``hold``, additive scores).
     """
 
     z: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ContextDecorator, contextmanager
+from contextlib import AbstractContextManager, ContextDecorator, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -161,6 +161,12 @@ def autocasts(x: Tensor) -> bool:
         return torch.is_autocast_enabled(x.device.type)
     except TypeError:  # torch before 2.4
         return torch.is_autocast_cpu_enabled() if x.is_cpu else torch.is_autocast_enabled()
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """Gates compute in float32 whatever the network's precision."""
+    # Nothing where nothing is to be turned off: an exported program would keep it as an operation.
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from skippose.ops.contract import GatedConvolution, LinearRule, SkipState, kept
+from skippose.ops.contract import GatedConvolution, LearnedRule, SkipState, kept
 from skippose.ops.masks import pool_blocks
 from skippose.ops.scan import hold_scan
 
@@ -40,7 +40,7 @@ def linear_gates(
     Returns:
         (B, T, 1, Hb, Wb), bool or float with a gradient; and, for ``since_held``, (B, 1, H', W').
     """
-    gate = cast(LinearRule, layer.gate)
+    gate = cast(LearnedRule, layer.gate)
     size = layer.out_size(seen)
     scores = gate.score(seen.flatten(0, 1), layer.conv).unflatten(0, seen.shape[:2])
     may_open = pool_blocks(changed.flatten(0, 1).to(scores.dtype), layer.block) > 0

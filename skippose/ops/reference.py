@@ -50,7 +50,7 @@ def skip_conv_loop(
     for t in range(frames):
         columns = geometry.columns(x[:, t].to(exact))
         response = convolve(columns)
-        full = torch.full((batch,), t == 0, device=x.device)
+        full = torch.full((batch,), t == 0, dtype=torch.bool, device=x.device)
         if dense is not None:
             full = full | dense[:, t].to(x.device)
         if t == 0:

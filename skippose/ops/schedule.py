@@ -38,4 +38,5 @@ class Schedule:
 
     def plan(self, age: Tensor, frames: int) -> Tensor:
         """(S, T) bool: the dense ones among the next frames, cuts apart."""
-        return self.due(age[:, None] + torch.arange(frames))
+        later = torch.arange(frames, dtype=torch.long, device=age.device)
+        return self.due(age[:, None] + later)

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from skippose.datasets.people import PeopleStream, Person
 from skippose.evaluation.comparison import build_network
 from skippose.report import Report
-from skippose.runtime import Stream
-from skippose.runtime.backends import BackendError
+from skippose.stream import Stream
 from skippose.video.boxes import Boxes, Detected, FirstBox, Tracks, WholeFrame, person_detector
 from skippose.video.files import VideoError, VideoSink, VideoSource
 from skippose.video.painter import FramePainter
 from skippose.visualization.overlay import cost_map
-from skippose.visualization.stream_masks import BACKENDS_WITH_MASKS, MaskedStream
+from skippose.visualization.stream_masks import stream_records
 
 Image = NDArray[np.uint8]
 BBox = tuple[float, float, float, float]
@@ -137,8 +136,7 @@ class VideoPose:
         checkpoint: its weights, dense or gated.
         device: where the network runs.
         masks: note where the network computes, for pictures.
-        backend: of the stream. By default the fastest one that can run the network; with masks, the
-            first of ``BACKENDS_WITH_MASKS`` that can.
+        backend: of the stream; by default the fastest one that can run the network.
         cut: see :class:`skippose.Stream`.
         refresh_every: likewise.
         threshold: scores below it are no joints to draw or to follow.
@@ -159,7 +157,7 @@ class VideoPose:
         checkpoint: str | Path,
         device: str = "cpu",
         masks: bool = True,
-        backend: str | None = None,
+        backend: str = "auto",
         cut: float | None = None,
         refresh_every: int | None = None,
         threshold: float = 0.3,
@@ -186,24 +184,15 @@ class VideoPose:
             k: tuple(normalise[k]) for k in ("mean", "std") if k in normalise
         }
         self.meta: dict[str, Any] = dataset_meta_from_config(deepcopy(self.config), "test") or {}
-        self._options: dict[str, Any] = dict(cut=cut, refresh_every=refresh_every)
+        self._options: dict[str, Any] = dict(backend=backend, cut=cut, refresh_every=refresh_every)
         # One frame now, which says what is wrong with the network or the backend.
-        frame = torch.zeros(1, 3, *self.input_size[::-1], device=device)
-        for name in [backend] if backend else BACKENDS_WITH_MASKS if masks else ["auto"]:
-            self._options["backend"] = name
-            stream = self._stream()
-            try:
-                stream(frame)
-                break
-            except BackendError:
-                if name in (backend, "eager"):
-                    raise
-            finally:
-                if isinstance(stream, MaskedStream):
-                    stream.close()
+        stream = self._stream()
+        stream(torch.zeros(1, 3, *self.input_size[::-1], dtype=torch.float32, device=device))
+        if masks:
+            stream.masks()
 
-    def _stream(self) -> Stream | MaskedStream:
-        return (MaskedStream if self.masks else Stream)(self.network, **self._options)
+    def _stream(self) -> Stream:
+        return Stream(self.network, **self._options)
 
     # -- frames ----------------------------------------------------------------------------------
 
@@ -270,30 +259,26 @@ class VideoPose:
                 **self._normalise,
             )
             spent = 0.0
-            try:
-                for index, image in enumerate(video):
-                    start = time.perf_counter()
-                    found = people(image, boxes.find(index, image))
-                    poses = {track: self._pose(person) for track, person in found.items()}
-                    seconds = time.perf_counter() - start
-                    boxes.saw({t: (p.keypoints, p.scores) for t, p in poses.items()})
-                    report = stream.report()
-                    before, spent = spent, _spent(report)
-                    start = time.perf_counter()
-                    if isinstance(stream, MaskedStream):
-                        poses = self._with_costs(stream, found, poses)
-                    yield PoseFrame(
-                        index=index,
-                        image=image,
-                        people=poses,
-                        gmacs=max(spent - before, 0.0),
-                        dense_gmacs=report.dense_gmacs * len(poses),
-                        seconds=seconds,
-                        mask_seconds=time.perf_counter() - start,
-                    )
-            finally:
-                if isinstance(stream, MaskedStream):
-                    stream.close()
+            for index, image in enumerate(video):
+                start = time.perf_counter()
+                found = people(image, boxes.find(index, image))
+                poses = {track: self._pose(person) for track, person in found.items()}
+                seconds = time.perf_counter() - start
+                boxes.saw({t: (p.keypoints, p.scores) for t, p in poses.items()})
+                report = stream.report()
+                before, spent = spent, _spent(report)
+                start = time.perf_counter()
+                if self.masks and poses:
+                    poses = self._with_costs(stream, found, poses)
+                yield PoseFrame(
+                    index=index,
+                    image=image,
+                    people=poses,
+                    gmacs=max(spent - before, 0.0),
+                    dense_gmacs=report.dense_gmacs * len(poses),
+                    seconds=seconds,
+                    mask_seconds=time.perf_counter() - start,
+                )
 
     def _pose(self, person: Person) -> PersonPose:
         (found,) = self.network.head.decode(person.output)
@@ -308,11 +293,11 @@ class VideoPose:
 
     def _with_costs(
         self,
-        stream: MaskedStream,
+        stream: Stream,
         found: dict[Hashable, Person],
         poses: dict[Hashable, PersonPose],
     ) -> dict[Hashable, PersonPose]:
-        records = stream.records().values()
+        records = stream_records(stream).values()
         size = self.input_size[::-1]
         return {
             track: replace(pose, cost=cost_map(records, found[track].slot, 0, size))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from torch.utils.hooks import RemovableHandle
 
 from skippose.frames_pass import CallRecord, FramesPass
 from skippose.gates import GumbelGate
-from skippose.layers import SkipConv2d, active_pass
+from skippose.layers import SkipConv2d, active_pass, gated_layers, module_names
 
 
 def gated_records(run: FramesPass, net: nn.Module) -> dict[str, CallRecord]:
     """The records of a pass's gated layers by name, with ``#n`` for the n-th further call."""
-    names = {module: name for name, module in net.named_modules()}
+    names = module_names(net)
     return {
         names[call.layer] + (f"#{call.number}" if call.number else ""): record
         for call, record in run.records.items()
@@ -100,26 +100,21 @@ class PassWatch:
 
     Args:
         net: the network.
-        keep_masks: also have the pass keep its masks.
 
     Raises:
         ValueError: for a network without gated layers.
     """
 
-    def __init__(self, net: nn.Module, keep_masks: bool = False) -> None:
-        first = next(
-            (m for m in net.modules() if isinstance(m, SkipConv2d) and m.gate is not None), None
-        )
+    def __init__(self, net: nn.Module) -> None:
+        first = next(iter(gated_layers(net).values()), None)
         if first is None:
             raise ValueError(f"{type(net).__name__} has no gated convolution")
         self.run: FramesPass | None = None
-        self._keep_masks = keep_masks
         self._handle: RemovableHandle = first.register_forward_pre_hook(self._see)
 
     def _see(self, *_: Any) -> None:
         run = active_pass()
         if isinstance(run, FramesPass):
-            run.keep_masks = run.keep_masks or self._keep_masks
             self.run = run
 
     def remove(self) -> None:
@@ -138,24 +133,15 @@ class LogitWatch:
     def __init__(self, layers: dict[str, SkipConv2d], limit: int = 4096) -> None:
         self._found: dict[str, list[Tensor]] = {}
         self._limit = limit
-        self._gates: list[Any] = []
+        self._gates: list[GumbelGate] = []
         for name, layer in layers.items():
             if isinstance(layer.gate, GumbelGate):
-                gate: Any = layer.gate
-                self._gates.append(gate)
-                self._found[name] = []
-                gate.decide = self._between(name, gate)
+                self._gates.append(layer.gate)
+                layer.gate.observer = partial(self._note, self._found.setdefault(name, []))
 
-    def _between(self, name: str, gate: GumbelGate) -> Callable[..., Tensor]:
-        decide = gate.decide
-
-        def watched(score: Tensor, *others: Tensor | None) -> Tensor:
-            flat = score.detach().flatten()
-            some = flat[:: max(1, flat.numel() // self._limit)]
-            self._found[name].append(some.float() + gate.bias.detach().float())
-            return decide(score, *others)
-
-        return watched
+    def _note(self, found: list[Tensor], logits: Tensor) -> None:
+        flat = logits.flatten()
+        found.append(flat[:: max(1, flat.numel() // self._limit)].float())
 
     @property
     def logits(self) -> dict[str, Tensor]:
@@ -163,7 +149,7 @@ class LogitWatch:
         return {name: torch.cat(found).cpu() for name, found in self._found.items() if found}
 
     def remove(self) -> None:
-        """Gives the gates their own decision back."""
+        """Stops collecting."""
         for gate in self._gates:
-            del gate.decide
+            gate.observer = None
         self._gates = []

@@ -8,16 +8,17 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from skippose.runtime.plan import Conv, ConvTranspose, Linear, Op, Plan
-from skippose.runtime.plan_view import macs_of
+from skippose.plan.op import Op, Pixelwise
+from skippose.plan.operators.conv import Conv
+from skippose.plan.plan import Plan
 
 # What the picture tells apart; colours that colour-blind people can tell apart too (Okabe, Ito).
 _COLOURS = {"gated": "#0072B2", "dense": "#D55E00", "local": "#999999", "whole": "#CC79A7"}
 _MEANING = {
     "gated": "convolution with a gate",
     "dense": "convolution or linear layer that always runs",
-    "local": "touches changed pixels only",
-    "whole": "recomputed as a whole when anything changed",
+    "local": "pixel by pixel",
+    "whole": "reads windows, or whole maps",
 }
 
 
@@ -39,14 +40,14 @@ def draw_plan(plan: Plan, path: str | Path) -> None:
         for v in op.inputs:
             x0, y0 = places[v]
             axes.plot([x0, x], [y0, y], color="#cccccc", linewidth=0.7, zorder=1)
-    most = max([macs_of(op, plan) for op in plan.ops] + [1])
+    most = max([op.macs(plan.values) for op in plan.ops] + [1])
     for kind, colour in _COLOURS.items():
-        ops = [op for op in plan.ops if _kind(op) == kind]
+        ops = [op for op in plan.ops if op.place(_Kinds()) == kind]
         if ops:
             axes.scatter(
                 [places[op.output][0] for op in ops],
                 [places[op.output][1] for op in ops],
-                s=[12 + 120 * macs_of(op, plan) / most for op in ops],
+                s=[12 + 120 * op.macs(plan.values) / most for op in ops],
                 color=colour,
                 label=_MEANING[kind],
                 zorder=2,
@@ -65,12 +66,17 @@ def draw_plan(plan: Plan, path: str | Path) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
-def _kind(op: Op) -> str:
-    if isinstance(op, Conv):
-        return "gated" if op.gated is not None else "dense"
-    if isinstance(op, ConvTranspose | Linear):
-        return "dense"
-    return "local" if op.local else "whole"
+class _Kinds:
+    """What the picture calls each operation."""
+
+    def whole(self, op: Op) -> str:
+        return "whole" if op.key is None else "dense"
+
+    def pixelwise(self, op: Pixelwise) -> str:
+        return "local"
+
+    def convolution(self, op: Conv) -> str:
+        return "dense" if op.gated is None else "gated"
 
 
 def _places(plan: Plan) -> dict[int, tuple[float, float]]:

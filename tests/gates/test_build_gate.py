@@ -69,8 +69,9 @@ def test_a_template_is_copied_for_every_layer():
 
 @pytest.mark.parametrize("config", [dict(type="NormGate", eps=1), dict(eps=0.1), dict()])
 def test_an_unknown_type_lists_those_there_are(config):
-    with pytest.raises(KeyError, match="unknown gate.*InputNormGate.*GumbelGate") as caught:
+    with pytest.raises(KeyError, match="unknown gate") as caught:
         build_gate(config)
+    assert all(name in str(caught.value) for name in GATES)
     assert repr(config.get("type")) in str(caught.value)
 
 

@@ -93,6 +93,21 @@ def test_fx_symbolic_trace(gate, training):
     graph = torch.fx.symbolic_trace(net.train(training)).eval()
     x = torch.randn(2, 4, 9, 8)
     assert torch.equal(graph(x), dense(x))
+    # As of nn.Conv2d the calls are kept, and so the gates.
+    results = []
+    for each in (net.eval(), graph):
+        with torch.no_grad(), skippose.clips(2) as run:
+            results.append((each(x), run.report(each)))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+
+
+def test_a_hook_is_called_once_in_a_symbolic_trace():
+    _, net = net_pair("norm")
+    net[0].register_forward_hook(lambda module, args, output: output + 1)
+    graph = torch.fx.symbolic_trace(net)
+    x = torch.randn(2, 4, 9, 8)
+    assert torch.equal(graph(x), net(x))
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -120,6 +135,20 @@ def test_exports_and_copies_after_a_gated_pass(gate, training):
             net[3](torch.randn(2, 8, 4, 4))
         net.eval()
         assert torch.equal(tool(net)(x), dense(x))
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_it_is_part_of_a_compiled_graph_outside_clips(gate):
+    dense, net = net_pair(gate)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    x = torch.randn(2, 4, 9, 8)
+    assert torch.equal(torch.compile(net, backend=backend, fullgraph=True)(x), dense(x))
+    assert len(graphs) == 1
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -270,6 +299,7 @@ def test_no_pass_is_active_outside():
     assert active_pass() is None
     with skippose.clips(2) as run:
         assert active_pass() is run
+        pair()[1](torch.randn(2, 4, 9, 8))
     assert active_pass() is None
 
 

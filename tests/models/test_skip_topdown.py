@@ -1,6 +1,7 @@
 """The estimator on clips: what is in the loss, and the two ways of testing."""
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import chain
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import skippose
-from skippose.layers import SkipConv2d
+from skippose.layers import SkipConv2d, gated_layers
 
 SIZE, MAP, JOINTS = 64, 16, 5
 CODEC = dict(type="MSRAHeatmap", input_size=(SIZE, SIZE), heatmap_size=(MAP, MAP), sigma=1)
@@ -454,6 +455,54 @@ def test_metainfo_reaches_samples_of_clips(build: Forms, make_video: Callable) -
     net.metainfo = dict(dataset_name="of clips")
     for result in predict(net, make_video(1, 2, SIZE, torch.float64), samples([2])):
         assert result.metainfo["dataset_name"] == "of clips"
+
+
+# -- what did not run ----------------------------------------------------------------------------
+
+
+def past_the_registry(net: nn.Module, layers: Sequence[nn.Module]) -> None:
+    """These run as ordinary convolutions, whatever the pass."""
+    for layer in layers:
+        layer.forward = layer.dense
+
+
+@pytest.mark.parametrize("mode", ["clip", "stream", "frozen", "loss"])
+def test_an_estimator_of_which_nothing_was_gated_is_an_error(
+    build: Forms, make_video: Callable, mode: str
+) -> None:
+    net = build().eval()
+    past_the_registry(net, list(gated_layers(net).values()))
+    images, nested = make_video(1, 3, SIZE, torch.float64), samples([3])
+    with pytest.raises(ValueError, match=r"none of the \d+ gated layers of \w+ ran: 'backbone"):
+        if mode == "loss":
+            net(images, nested, mode="loss")
+        else:
+            predict(net, images, nested, mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["clip", "stream", "frozen", "loss"])
+def test_layers_of_an_estimator_that_did_not_run_are_named(
+    build: Forms, make_video: Callable, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skippose.layers.network._said", set())
+    net = build().eval()
+    past_the_registry(net, [net.head.final_layer])
+    images, nested = make_video(1, 3, SIZE, torch.float64), samples([3])
+    with pytest.warns(UserWarning, match=r"1 of the \d+ gated .* did not run: 'head.final_layer'"):
+        if mode == "loss":
+            net(images, nested, mode="loss")
+        else:
+            predict(net, images, nested, mode=mode)
+
+
+def test_a_dense_estimator_has_no_share_to_learn_from(build: Forms, make_video: Callable) -> None:
+    net = build(None).eval()
+    assert not gated_layers(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        losses = net(make_video(1, 3, SIZE, torch.float64), samples([3]), mode="loss")
+    assert losses["gate_share"] == 0
+    assert losses["loss_kpt"] > 0
 
 
 # -- single images -------------------------------------------------------------------------------

@@ -129,6 +129,7 @@ def assert_same_forms(module: SkipConv2d, layer: GatedConvolution, x: Tensor) ->
     return float(gate[:, 1:].detach().mean())
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("conv", CONVOLUTIONS)
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("reference", REFERENCES)
@@ -231,6 +232,7 @@ def test_forms_agree_for_drawn_shapes(
     assert_same_forms(module, layer, x)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reference", REFERENCES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("gate", ["input", "output", "exact", "gumbel", "gumbel-rectified"])

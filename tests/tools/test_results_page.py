@@ -11,7 +11,12 @@ pytest.importorskip("mmpose")
 pytest.importorskip("rich")
 
 ROOT = Path(__file__).parents[2]
-PAGES = [p for p in (ROOT / "results/README.md", ROOT / "configs/small/README.md") if p.is_file()]
+PAGES = [
+    path
+    for folder in ("results", "configs")
+    for path in sorted((ROOT / folder).rglob("*.md"))
+    if "<!-- rows" in path.read_text(encoding="utf-8")
+]
 
 
 @pytest.fixture
@@ -85,6 +90,19 @@ def test_disturbances_are_named_where_there_are_several(tool, page):
     assert "| hold/0.2, shake:3 |" in page.read_text()
 
 
+def test_rows_of_networks_trained_together_with_their_gates_carry_a_dagger(tool, page, tmp_path):
+    names = ("joint, mean/22", "joint 0.25/33", "joint/0.1", "jointly/1", "learned thresholds/0.25")
+    rows = [line(name, "all", perturb) for perturb in ("none", "shake:3") for name in names]
+    write(tmp_path / "joint.csv", rows)
+    page.write_text("<!-- rows joint -->\n<!-- end -->\n<!-- late joint none -->\n<!-- end -->\n")
+    tool.main([str(page)])
+    marked = ["joint, mean/22 †", "joint 0.25/33 †", "joint/0.1 †", "jointly/1", names[-1]]
+    shaken = ["joint, mean/22, shake:3 †", "joint 0.25/33, shake:3 †", "joint/0.1, shake:3 †"]
+    shaken += ["jointly/1, shake:3", "learned thresholds/0.25, shake:3"]
+    found = [text.split(" | ")[0][2:] for text in page.read_text().splitlines() if "50.00" in text]
+    assert found == [*marked, *shaken, *marked]
+
+
 def test_accuracy_at_the_ends_of_clips(tool, page):
     page.write_text("<!-- late curve none -->\n<!-- end -->\n")
     tool.main([str(page)])
@@ -138,6 +156,6 @@ def test_a_file_as_it_is(tool, page, tmp_path):
     assert "| method | GMACs |\n| --- | --: |\n| global | 0.0400 |\n" in page.read_text()
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_of_the_repository_are_what_the_files_give(tool, path):
     tool.main(["--check", str(path)])

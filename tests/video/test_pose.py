@@ -1,6 +1,7 @@
 """``VideoPose``: frames in, poses, masks and costs out."""
 
 import os
+import warnings
 from pathlib import Path
 
 import cv2
@@ -15,8 +16,11 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 
 import skippose
+from skippose.backends import BACKENDS, PlanBackend
+from skippose.backends.torch_blocks.backend import BlocksBackend
+from skippose.backends.torch_maps.backend import MapsBackend
 from skippose.video import BoxError, FirstBox, VideoError, VideoPose, VideoSink, VideoSource
-from skippose.visualization.stream_masks import MaskedStream
+from skippose.visualization.stream_masks import stream_records
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "demo" / "skip_hrnet_small.py"
@@ -77,7 +81,16 @@ def test_poses_are_those_of_the_dense_network_where_all_is_computed(video: Path)
         np.testing.assert_allclose(person.scores, found.keypoint_scores[0], atol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["torch", "eager"])
+@pytest.fixture
+def whole_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What serves as backend 'torch' on a GPU serves here too, and 'native' does not."""
+    make = classmethod(lambda cls, *given, **options: MapsBackend(*given, **options))
+    monkeypatch.setattr(BlocksBackend, "make", make)
+    nothing = classmethod(lambda cls: "the test stands for a GPU")
+    monkeypatch.setattr(BACKENDS["native"], "unavailable", nothing)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_masks_of_a_stream_are_those_of_a_clip(pose: VideoPose, backend: str) -> None:
     torch.manual_seed(0)
     images = torch.rand(4, 3, 128, 128)
@@ -87,29 +100,30 @@ def test_masks_of_a_stream_are_those_of_a_clip(pose: VideoPose, backend: str) ->
     with torch.no_grad(), skippose.clips(4, keep_masks=True) as run:
         pose.network(images, mode="tensor")
     names = {module: name for name, module in pose.network.named_modules()}
-    stream = MaskedStream(pose.network, backend)
-    try:
-        for t in range(4):
-            stream(images[t : t + 1])
-            seen = stream.records()
-            assert len(seen) == sum(r.gate is not None for r in run.records.values())
-            different = total = 0
-            for call, record in run.records.items():
-                if record.gate is None:
-                    continue
-                found = seen[names[call.layer]]
-                assert (found.block, found.out_size) == (record.block, record.out_size)
-                assert found.macs == record.macs
-                different += int((found.gate[0, 0] != record.gate[0, t]).sum())
-                total += record.gate[0, t].numel()
-            # A mask flips within the rounding of its threshold, and changes what follows.
-            assert different <= 0.01 * total, (t, different, total)
-    finally:
-        stream.close()
-    assert not any(m._forward_pre_hooks for m in pose.network.modules())
+    if reason := BACKENDS[backend].unavailable():
+        pytest.skip(f"no backend {backend!r}: {reason}")
+    stream = skippose.Stream(pose.network, backend)
+    with pytest.raises(ValueError, match="a frame first"):
+        stream_records(stream)
+    for t in range(4):
+        stream(images[t : t + 1])
+        seen = stream_records(stream)
+        assert len(seen) == sum(r.gate is not None for r in run.records.values())
+        different = total = 0
+        for call, record in run.records.items():
+            if record.gate is None:
+                continue
+            found = seen[names[call.layer]]
+            assert (found.block, found.out_size) == (record.block, record.out_size)
+            assert found.macs == record.macs
+            different += int((found.gate[0, 0] != record.gate[0, t]).sum())
+            total += record.gate[0, t].numel()
+        # A mask flips within the rounding of its threshold, and changes what follows.
+        assert different <= 0.01 * total, (t, different, total)
 
 
-def test_where_nothing_moved_nothing_is_computed(pose: VideoPose, video: Path) -> None:
+def check_costs(pose: VideoPose, video: Path) -> None:
+    """Where nothing moved nothing is computed."""
     for frame in pose(video, boxes=FirstBox((0, 0, WIDTH, HEIGHT), follow=False)):
         cost = frame.people[0].cost
         assert cost.shape == (128, 128) and cost.dtype == np.float32
@@ -121,8 +135,42 @@ def test_where_nothing_moved_nothing_is_computed(pose: VideoPose, video: Path) -
         assert cost[:8].max() == cost[-8:].max() == 0
 
 
+def ran_with(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes which backends tell their masks."""
+    told: list[str] = []
+
+    def masks(backend: PlanBackend) -> dict:
+        told.append(type(backend).__name__)
+        return before(backend)
+
+    before = PlanBackend.masks
+    monkeypatch.setattr(PlanBackend, "masks", masks)
+    return told
+
+
+def test_masks_come_from_the_fastest_backend(video: Path, monkeypatch) -> None:
+    if reason := BACKENDS["native"].unavailable():
+        pytest.skip(f"no backend 'native': {reason}")
+    told = ran_with(monkeypatch)
+    check_costs(VideoPose(CONFIG, CHECKPOINT), video)
+    assert set(told) == {"NativeBackend"}
+
+
+def test_masks_come_from_whole_maps_where_those_run(video: Path, whole_maps, monkeypatch) -> None:
+    told = ran_with(monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_costs(VideoPose(CONFIG, CHECKPOINT), video)
+    assert set(told) == {"MapsBackend"}
+
+
+@pytest.mark.parametrize("backend", ["torch", "eager"])
+def test_masks_come_from_the_backend_that_is_asked_for(video: Path, backend: str) -> None:
+    check_costs(VideoPose(CONFIG, CHECKPOINT, backend=backend), video)
+
+
 def test_without_masks_there_are_none_and_poses_are_the_same(pose: VideoPose, video: Path) -> None:
-    plain = VideoPose(CONFIG, CHECKPOINT, masks=False, backend="torch")
+    plain = VideoPose(CONFIG, CHECKPOINT, masks=False)
     for one, other in zip(
         pose(video, whole_frame=True), plain(video, whole_frame=True), strict=True
     ):
@@ -240,8 +288,6 @@ def test_bad_questions(pose: VideoPose, video: Path, tmp_path: Path) -> None:
     with pytest.raises(BoxError, match="lies outside"):
         pose.write(video, tmp_path / "a.mp4", bbox=(170, 10, 20, 20))
     assert not (tmp_path / "a.mp4").exists()
-    with pytest.raises(ValueError, match="masks come from"):
-        VideoPose(CONFIG, CHECKPOINT, backend="auto")
     with pytest.raises(ValueError, match="backend must be one of"):
         VideoPose(CONFIG, CHECKPOINT, masks=False, backend="magic")
     config = Config.fromfile(CONFIG)

@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpose.registry import HOOKS
 
-from skippose.gates import GumbelGate, GumbelNormGate
+from skippose.gates import Sampled
 
 
 @HOOKS.register_module()
@@ -61,7 +61,7 @@ class GateScheduleHook(Hook):
         way = min(max(way, 0.0), 1.0)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for module in model.modules():
-            if isinstance(module, GumbelGate | GumbelNormGate):
+            if isinstance(module, Sampled):
                 module.temperature = _between(self.temperature, way)
                 module.noise = _between(self.noise, way)
 

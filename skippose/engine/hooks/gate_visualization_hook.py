@@ -17,7 +17,7 @@ from torch import nn
 
 from skippose.files import as_plain_name
 from skippose.frames_pass import FramesPass
-from skippose.layers import SkipConv2d
+from skippose.layers import gated_layers
 from skippose.visualization.clip_gates import run_clip
 from skippose.visualization.gate_trace import LogitWatch, PassWatch
 from skippose.visualization.layer_tags import choose_layers, part_of, scalar_tag
@@ -107,11 +107,7 @@ class GateVisualizationHook(Hook):
         if not (self.enable and due and is_main_process()):
             return
         model = _unwrapped(runner.model)
-        gated = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, SkipConv2d) and module.gate is not None
-        }
+        gated = gated_layers(model)
         if all(layer.gate is None or layer.gate.always_open for layer in gated.values()):
             return
         self._passes = PassWatch(model)

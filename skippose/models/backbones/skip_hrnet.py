@@ -11,7 +11,7 @@ from mmpose.registry import MODELS
 from torch import Tensor
 
 from skippose.context import checkpoint
-from skippose.convert import GateLike, convert_, name_layers
+from skippose.convert import GateLike, convert_, introduce
 from skippose.layers import SkipConv2d
 from skippose.ops import Reference
 
@@ -85,7 +85,7 @@ class SkipHRNet(HRNet):
                 overrides=overrides,
                 reference=reference,
             )
-        name_layers(self)
+        introduce(self)
 
     def train(self, mode: bool = True) -> SkipHRNet:
         """As HRNet's, which returns None, but returns the module as ``nn.Module`` does."""

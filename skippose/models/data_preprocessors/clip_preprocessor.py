@@ -80,8 +80,8 @@ class ClipPoseDataPreprocessor(PoseDataPreprocessor):
         if len(set(lengths)) > 1:
             rows, start = [], 0
             for length in lengths:
-                steps = torch.arange(max(lengths)).clamp(max=length - 1)
-                rows.append(start + steps)
+                steps = torch.arange(max(lengths), dtype=torch.long, device="cpu")
+                rows.append(start + steps.clamp(max=length - 1))
                 start += length
             batch = batch[torch.cat(rows).to(batch.device)]
         return dict(inputs=batch, data_samples=samples)

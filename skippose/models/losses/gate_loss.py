@@ -44,7 +44,7 @@ class GateLoss(nn.Module):
         self.target = target
         self.memory = float(memory)
         if memory:  # negative before the first batch
-            self.register_buffer("running", torch.tensor(-1.0))
+            self.register_buffer("running", torch.tensor(-1.0, dtype=torch.float32, device="cpu"))
 
     def forward(self, share: Tensor) -> Tensor:
         """The scalar share of this process to the scalar loss."""

@@ -8,7 +8,7 @@ import torch
 from mmpose.registry import MODELS
 from torch import Tensor, nn
 
-from skippose.convert import count_layers, name_layers
+from skippose.convert import introduce
 from skippose.layers import SkipConv2d
 from skippose.models.pose_estimators.skip_topdown import SkipTopdownPoseEstimator
 
@@ -26,6 +26,7 @@ class LowRankConv2d(nn.Sequential):
     """
 
     def __init__(self, conv: nn.Conv2d, rank: int) -> None:
+        device, dtype = conv.weight.device, conv.weight.dtype
         first = nn.Conv2d(
             conv.in_channels,
             rank,
@@ -35,8 +36,12 @@ class LowRankConv2d(nn.Sequential):
             conv.dilation,  # type: ignore[arg-type]
             bias=False,
             padding_mode=conv.padding_mode,
+            device=device,
+            dtype=dtype,
         )
-        second = nn.Conv2d(rank, conv.out_channels, 1, bias=conv.bias is not None)
+        second = nn.Conv2d(
+            rank, conv.out_channels, 1, bias=conv.bias is not None, device=device, dtype=dtype
+        )
         parts: list[nn.Module] = [first, second]
         if isinstance(conv, SkipConv2d):
             parts = [SkipConv2d.from_conv(p, conv.gate, conv.reference) for p in (first, second)]
@@ -101,5 +106,4 @@ class LowRankTopdownPoseEstimator(SkipTopdownPoseEstimator):
             rank = int(share * module.weight.numel() / (fan_in + module.out_channels))
             parent, _, attribute = name.rpartition(".")
             setattr(self.get_submodule(parent), attribute, LowRankConv2d(module, max(rank, 1)))
-        count_layers(self)
-        name_layers(self)
+        introduce(self)

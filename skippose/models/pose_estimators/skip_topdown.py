@@ -16,12 +16,12 @@ from mmpose.registry import MODELS
 from torch import Tensor, nn
 
 from skippose.context import clips
-from skippose.convert import GateLike, convert_, count_layers, name_layers
+from skippose.convert import GateLike, convert_, introduce
 from skippose.frames_pass import NetState
-from skippose.layers import SkipConv2d
+from skippose.layers import SkipConv2d, gated_layers
 from skippose.ops import Reference
 from skippose.report import Report
-from skippose.runtime import Stream
+from skippose.stream import Stream
 
 MODES = ("clip", "stream", "frozen")
 # What is read of test_cfg: here, and by mmpose's top-down estimator and heads.
@@ -101,8 +101,7 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
                 overrides=overrides,
                 reference=reference or default,
             )
-        count_layers(self)
-        name_layers(self)
+        introduce(self)
         self.gate_loss = None if gate_loss is None else MODELS.build(gate_loss)
         if not (math.isfinite(consistency) and consistency >= 0):
             raise ValueError(f"consistency must be a number of at least 0, got {consistency!r}")
@@ -110,7 +109,7 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
         self._check_test_cfg()
 
     def _check_gates_learn(self) -> None:
-        gates = [m.gate for m in self.modules() if isinstance(m, SkipConv2d) and m.gate is not None]
+        gates = [layer.gate for layer in gated_layers(self).values() if layer.gate is not None]
         if not any(gate.learns for gate in gates):
             raise ValueError(
                 f"gate_loss needs gates that learn (GumbelGate, GumbelNormGate), found "
@@ -169,6 +168,7 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             with torch.no_grad():
                 dense = self._forward(inputs)
         with clips(frames, lengths) as run:
+            run.expect(self)
             outputs = self._forward(inputs)
         labelled = [
             (b * frames + t, sample)
@@ -180,13 +180,17 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             raise ValueError(
                 "no frame of the batch is labelled; a training clip needs at least one"
             )
-        rows = torch.tensor([row for row, _ in labelled], device=inputs.device)
+        rows = torch.tensor([row for row, _ in labelled], dtype=torch.long, device=inputs.device)
         losses = _decoder_of(self.head).loss(
             _select(outputs, rows), [s for _, s in labelled], train_cfg=self.train_cfg
         )
         if dense is not None:
             losses["loss_consistency"] = self.consistency * _distance(outputs, dense, lengths)
-        share = run.gate_loss()
+        share = (
+            run.gate_loss()
+            if gated_layers(self)
+            else torch.zeros((), dtype=torch.float32, device="cpu")
+        )
         if self.gate_loss is not None:
             losses["loss_gate"] = self.gate_loss(share)
         losses["gate_share"] = share.detach().to(inputs.device)
@@ -226,7 +230,9 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
             labelled = [t for t, s in enumerate(clip) if s.metainfo.get("labelled", True)]
             if not labelled:
                 continue
-            rows = torch.tensor([b * images.shape[1] + t for t in labelled], device=inputs.device)
+            rows = torch.tensor(
+                [b * images.shape[1] + t for t in labelled], dtype=torch.long, device=inputs.device
+            )
             seen = _select(outputs, rows)
             feats = seen if flipped is None else [seen, _select(flipped, rows)]
             samples = [clip[t] for t in labelled]
@@ -257,6 +263,7 @@ class SkipTopdownPoseEstimator(TopdownPoseEstimator):
                 state=state,
                 keep_state=start + chunk < frames,
             ) as run:
+                run.expect(self)
                 output = self._forward(part.flatten(0, 1))
             outputs.append(_map(lambda x, n=part.shape[1]: x.unflatten(0, (-1, n)), output))
             reports = [a + b for a, b in zip(reports, run.clip_reports(self), strict=True)]

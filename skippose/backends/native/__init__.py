@@ -1,0 +1,1 @@
+"""The native backend: kernels in C++ behind a plain C interface, called through ctypes."""

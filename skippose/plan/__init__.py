@@ -1,0 +1,1 @@
+"""The flat plan of a captured network, and how a network becomes one."""
