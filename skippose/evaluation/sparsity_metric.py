@@ -32,6 +32,8 @@ class SparsityMetric(BaseMetric):
         prefix: see mmengine.
     """
 
+    default_prefix = ""  # names of its own; mmengine would warn of None
+
     def __init__(
         self, out_file: str | None = None, collect_device: str = "cpu", prefix: str | None = None
     ) -> None:

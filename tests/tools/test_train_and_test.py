@@ -15,6 +15,7 @@ pytest.importorskip("mmpose")
 
 import cv2
 import mmpose
+import torch
 
 ROOT = Path(__file__).parents[2]
 OURS = ROOT / "tools"
@@ -179,6 +180,10 @@ def test_training_and_testing_under_both_sets_of_tools(data, tmp_path):
     assert np.mean(losses[OURS][half:]) < np.mean(losses[OURS][:half]), losses[OURS]
 
     metrics, dumped, log = results[OURS]
+    # torch says so where a checkpoint does not load as weights alone.
+    assert "weights_only backend" in log and "Could not safely load" not in log
+    assert not re.search(r"WARNING.*(skippose|SparsityMetric)", log), log
+    torch.load(tmp_path / "ours" / "work_dirs" / CONFIG.stem / "epoch_6.pth", weights_only=True)
     assert metrics == results[THEIRS][0]
     assert {"PCK", "tPCK"} <= metrics.keys()
     for word in ("GMACs", "reduction", "sparsity"):
