@@ -239,8 +239,11 @@ def _record(net: nn.Module, frame: Tensor) -> Recorder:
         ran = {layer for name, layer in gated_layers(net).items() if name in names}
         check_ran([net], ran, elsewhere)
     if failure is not None and recorder.refused is None:
-        with gated_pass(None):
-            net(before)  # an error of the network's own is raised from here
+        try:
+            with gated_pass(None):
+                net(before)
+        except Exception:  # it fails anyway, and where it was recorded with a better word
+            raise failure from None
         recorder.refuse(type(net).__name__, f"it fails where it is recorded: {failure}")
     if recorder.refused is not None:  # also where the network has caught the error
         raise recorder.refused from (None if failure is recorder.refused else failure)
