@@ -162,6 +162,11 @@ class GatedConvolution:
         return spec_of(self.gate, self.conv, self.change)
 
     @property
+    def gate_name(self) -> str:
+        """What an error calls the gate: its class."""
+        return type(self.gate).__name__
+
+    @property
     def sees(self) -> Side:
         """Which side's change a score is made from."""
         return self.gate.sees if self.spec is None else self.spec.score.of

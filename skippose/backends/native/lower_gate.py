@@ -28,7 +28,7 @@ def lower_gate(op: Conv, d: Any, made: Lowered) -> None:
     spec = op.spec
     if spec is None:
         raise BackendError(
-            f"layer {op.key}: {type(op.gated.gate).__name__} states no spec, and the native "
+            f"layer {op.key}: {op.gated.gate_name} states no spec, and the native "
             "backend cannot call a gate's own methods"
         )
     d.block_h, d.block_w = op.block

@@ -402,8 +402,7 @@ def gate_of(node: ConvNode, device: torch.device, known: dict[Any, ChangeGate]) 
     assert layer is not None
     if layer.spec is None:
         raise GateError(
-            f"layer {node.op.key}: {type(layer.gate).__name__} states no spec, so its own methods "
-            "are asked"
+            f"layer {node.op.key}: {layer.gate_name} states no spec, so its own methods are asked"
         )
     try:
         return layer.spec.score.lower(BlockGates(node, layer.spec, device, known))
