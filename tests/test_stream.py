@@ -12,6 +12,7 @@ from torch import nn
 import skippose
 from skippose import ExactNormGate, GumbelGate, InputNormGate, OutputNormGate
 from skippose.backends.native.backend import NativeBackend
+from tests.zoo import Residual
 
 pytestmark = pytest.mark.pairwise
 torch.set_num_threads(1)
@@ -54,30 +55,10 @@ GATES = {
 POLICIES = ["hold", "previous"]
 
 
-class Residual(nn.Module):
-    """Branches, in-place activations and an addition, as in every backbone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-        self.bn = nn.BatchNorm2d(4)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv = nn.Conv2d(4, 4, 3, padding=1, groups=2)
-        mode = KIND["padding_mode"]
-        self.down = nn.Conv2d(4, 6, 3, padding=(1, 0), dilation=(1, 2), padding_mode=mode)
-        self.head = nn.Conv2d(6, 2, 1, bias=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.relu(self.bn(self.stem(x)))
-        out = self.conv(x)
-        out += x
-        return self.head(self.relu(self.down(self.relu(out))))
-
-
 def make_net(gate="input", reference: str = "hold", dtype=None) -> nn.Module:
     torch.manual_seed(2)
     template = GATES[gate] if isinstance(gate, str) else gate
-    net = skippose.convert(Residual(), template, reference=reference)
+    net = skippose.convert(Residual(KIND["padding_mode"]), template, reference=reference)
     net.bn.running_mean.uniform_(-0.1, 0.1)
     return net.to(dtype or KIND["dtype"]).eval()
 
@@ -396,22 +377,22 @@ def other_states() -> dict[str, tuple[nn.Module, str]]:
     class Wider(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.more = Residual(), nn.Conv2d(2, 2, 1)
+            self.body, self.more = Residual(KIND["padding_mode"]), nn.Conv2d(2, 2, 1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.more(self.body(x))
 
-    wide = Residual()
+    wide = Residual(KIND["padding_mode"])
     wide.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
     wide.bn, wide.conv, wide.down = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 1)
-    small, near = Residual(), Residual()
+    small, near = Residual(KIND["padding_mode"]), Residual(KIND["padding_mode"])
     small.conv, near.down = nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 6, 3, padding=(1, 0))
     gate = GATES["input"]
     return {
         "another layer": (skippose.convert(Wider(), gate), "layer"),
         "other channels": (skippose.convert(wide, gate), "'?stem.*8 channels.*4"),
         "fewer gates": (
-            skippose.convert(Residual(), gate, overrides={"head": None}),
+            skippose.convert(Residual(KIND["padding_mode"]), gate, overrides={"head": None}),
             "gate.*head",
         ),
         "another policy": (make_net("input", "previous"), "stem|conv|configuration"),
@@ -470,7 +451,7 @@ def test_the_state_of_a_rectified_gate_is_that_of_another(rectify):
 
 def test_a_gated_layer_that_is_never_called_has_no_state(monkeypatch):
     monkeypatch.setattr("skippose.layers.network._said", set())
-    net = Residual()
+    net = Residual(KIND["padding_mode"])
     net.auxiliary = nn.Conv2d(4, 2, 1)  # for training
     net = skippose.convert(net, GATES["input"]).to(KIND["dtype"]).eval()
     video = make_video(5)

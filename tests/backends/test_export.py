@@ -22,6 +22,7 @@ from skippose.backends.torch_maps.step import PlanStep
 from skippose.export import can_export
 from skippose.ops.schedule import Schedule
 from skippose.plan.capture import capture
+from tests.zoo import TwoOutputs
 
 torch.set_num_threads(1)
 
@@ -36,24 +37,9 @@ GATES = {
 POLICIES = ["hold", "previous"]
 
 
-class Net(nn.Module):
-    """A residual branch and two outputs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.bn = nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4)
-        self.conv, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 2, 1)
-        self.linear = nn.Linear(2, 3)
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        x = self.bn(self.stem(x)).relu_()
-        y = self.head((self.conv(x) + x).relu())
-        return {"maps": y, "features": self.linear(y.mean((2, 3)))}
-
-
 def make_net(gate: str, reference: str, lively) -> nn.Module:
     torch.manual_seed(0)
-    return skippose.convert(lively(Net()), GATES[gate], reference=reference).double().eval()
+    return skippose.convert(lively(TwoOutputs()), GATES[gate], reference=reference).double().eval()
 
 
 def make_video(frames: int, slots: int) -> torch.Tensor:
@@ -157,7 +143,7 @@ def test_an_exported_step_saved_and_loaded(tmp_path, make_lively):
     [
         (lambda net, x: (net, x[0]), ValueError, r"\(S, C, H, W\).*\(3, 12, 14\)"),
         (lambda net, x: (net, x.numpy()), ValueError, r"\(S, C, H, W\).*ndarray"),
-        (lambda net, x: (Net().eval(), x), ValueError, "no gated.*skippose.convert"),
+        (lambda net, x: (TwoOutputs().eval(), x), ValueError, "no gated.*skippose.convert"),
         (lambda net, x: (net.train(), x), RuntimeError, r"training mode.*eval\(\)"),
     ],
 )
@@ -200,7 +186,7 @@ def test_the_maps_backend_is_the_stream(gate, reference, schedule, make_lively):
 def test_it_serves_as_backend_torch_elsewhere_than_on_a_cpu(monkeypatch, make_lively):
     made = []
     monkeypatch.setattr(blocks_backend, "MapsBackend", lambda *given: made.append(given))
-    net = skippose.convert(make_lively(Net()), GATES["input"]).eval()
+    net = skippose.convert(make_lively(TwoOutputs()), GATES["input"]).eval()
     given = (net, torch.zeros(1, 3, 12, 12, device="meta"), Schedule())
     blocks_backend.BlocksBackend.make(*given)
     assert made == [given]

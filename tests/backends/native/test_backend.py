@@ -7,7 +7,6 @@ import warnings
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import skippose
@@ -18,6 +17,7 @@ from skippose.backends.native.backend import NativeBackend
 from skippose.backends.native.library import Isa, has
 from skippose.ops.schedule import Schedule
 from skippose.plan.errors import BackendError
+from tests.zoo import Everything
 
 pytestmark = pytest.mark.skipif(
     NativeBackend.unavailable() is not None,
@@ -48,39 +48,6 @@ def isa(request, monkeypatch) -> Isa:
     """Every set of instructions, forced."""
     monkeypatch.setattr(NativeBackend, "isa", request.param)
     return request.param
-
-
-class Everything(nn.Module):
-    """One of each operation that plans have; any size from 32 on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.norm = nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16)
-        self.wide, self.same = nn.Conv2d(16, 32, 3, 1, 1), nn.Conv2d(32, 32, 3, 1, 1)
-        self.down, self.point = nn.Conv2d(32, 40, 3, 2, 1), nn.Conv2d(40, 32, 1)
-        self.deep, self.grouped = (
-            nn.Conv2d(32, 32, 3, padding=1, groups=32),
-            nn.Conv2d(32, 48, 3, padding=2, dilation=2, groups=4),
-        )
-        self.up, self.uneven = (
-            nn.ConvTranspose2d(48, 20, 4, 2, 1),
-            nn.ConvTranspose2d(48, 8, 2, 3, output_padding=1, groups=2),
-        )
-        self.linear = nn.Linear(20, 7)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = torch.relu(self.norm(self.stem(x)))
-        y = F.leaky_relu(self.wide(x), 0.1)
-        y = torch.relu(self.same(y) + y)
-        d = self.point(F.silu(self.down(y)))
-        y = torch.relu(y + F.interpolate(d, size=y.shape[2:], mode="bilinear"))
-        y = F.hardswish(self.deep(y))
-        low = F.max_pool2d(y, 3, 2, 1) + F.avg_pool2d(y, 3, 2, 1)
-        y = y * torch.sigmoid(y.mean((2, 3), keepdim=True))
-        g = F.relu6(self.grouped(y))
-        t = torch.tanh(self.up(g))
-        low = F.interpolate(low, size=g.shape[2:])
-        return t, self.linear(t.mean((2, 3))), torch.cat([low, g], 1), self.uneven(g)
 
 
 def everything(gate: skippose.Gate, reference: str, lively) -> nn.Module:
