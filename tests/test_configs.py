@@ -23,6 +23,8 @@ HEADLINE = ROOT / "configs" / "skip_hrnet_w32.py"
 DEMO = [p for p in CONFIGS if p.parent.name == "demo"]
 # A small network on JHMDB, trained on single frames.
 SMALL = [p for p in CONFIGS if p.parent.name == "small"]
+# Those that differ from another one in thresholds alone: one of them is quick enough.
+THRESHOLDS = [p for p in SMALL if re.search(r"mmac|calibrated|learned-\d", p.stem)][1:]
 # HRNet-W32 on PoseTrack18, which has 17 joints and no splits.
 POSETRACK = [p for p in CONFIGS if p.parent.name == "posetrack18"]
 # HRNet-W32 from random weights: on synthetic clips, then on JHMDB's first split.
@@ -42,6 +44,11 @@ def data_of(path: Path) -> tuple[str, str]:
         "demo": ("data/synthetic", "SKIPPOSE_SYNTHETIC"),
         "posetrack18": ("data/posetrack18", "SKIPPOSE_POSETRACK18"),
     }.get(path.parent.name, ("data/jhmdb", "SKIPPOSE_DATA"))
+
+
+def quick(paths: list[Path]) -> list[Any]:
+    """The same as parameters, of which those that differ in thresholds alone are slow."""
+    return [pytest.param(p, marks=pytest.mark.slow if p in THRESHOLDS else []) for p in paths]
 
 
 def name(path: Path) -> str:
@@ -93,7 +100,7 @@ def test_there_are_configs():
     assert len(FIRST_SPLIT) >= 5 and len(OTHER_SPLITS) == 2 * len(FIRST_SPLIT)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=name)
+@pytest.mark.parametrize("path", quick(CONFIGS), ids=name)
 def test_every_name_is_registered(path):
     both = [*vars(registry).values(), *vars(mmengine.registry).values()]
     registries = [r for r in both if isinstance(r, mmengine.registry.Registry)]
@@ -170,7 +177,7 @@ def test_posetrack_configs_start_from_mmposes_checkpoint_of_their_size():
         assert re.search(r"\d+x\d+(?=\.py)", path.name)[0] in Config.fromfile(path).load_from
 
 
-@pytest.mark.parametrize("path", FIRST_SPLIT + DEMO + SMALL + POSETRACK, ids=name)
+@pytest.mark.parametrize("path", quick(FIRST_SPLIT + DEMO + SMALL + POSETRACK), ids=name)
 def test_model_is_built_and_takes_a_dense_checkpoint(path):
     """Its keys are those of mmpose's HRNet (W32 but for the small ones), and what gates add."""
     model = registry.MODELS.build(Config.fromfile(path).model)

@@ -307,6 +307,7 @@ RULES = [
 ]
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize(("gate", "reference"), POLICIES)
 def test_stream_is_clip(
@@ -322,6 +323,7 @@ def test_stream_is_clip(
     assert_same(in_clips, streamed)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize(("gate", "reference"), POLICIES[1:4])
 def test_chunks_are_the_whole(
@@ -370,6 +372,7 @@ def test_flip_test_by_hand(build: Forms, make_video: Callable, mode: str) -> Non
     assert report.dense_gmacs == pytest.approx(2 * run.report(net).dense_gmacs)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("rules", [*RULES, pytest.param(dict(chunk=2), id="chunk")])
 @pytest.mark.parametrize("mode", ["clip", "stream"])
 @pytest.mark.parametrize("padding", ["last frame", "noise"])

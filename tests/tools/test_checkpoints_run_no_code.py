@@ -155,7 +155,14 @@ def start(module: ModuleType, arguments: list[str], monkeypatch: pytest.MonkeyPa
     module.main()
 
 
-@pytest.mark.parametrize("name", TOOLS)
+# All trainings load in the same way: one of them is quick enough.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith("train, -") else [])
+        for name in TOOLS
+    ],
+)
 def test_tools(name, tool, evil, ran, tmp_path, monkeypatch, capfd):
     file, arguments = TOOLS[name]
     before = {path.name for path in tmp_path.iterdir()}

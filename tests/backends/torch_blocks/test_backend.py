@@ -35,6 +35,7 @@ def run(follow, net, video, schedule=None, margin=1e-9, tolerance=1e-9):
     return check, sum(densities) / len(densities)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("slots", [1, 4])
 @pytest.mark.parametrize("reference", POLICIES)
 @pytest.mark.parametrize("gate", GATES)
