@@ -460,6 +460,22 @@ def a_counter_outside(m, y):
     return y + next(COUNT)
 
 
+# -- other precisions -----------------------------------------------------------------------------
+
+KIND = "a tensor of torch.* on cpu, after .*: plans have one kind, here torch.float32 on cpu"
+
+
+@unsound(KIND)
+def a_constant_of_another_type(m, y):
+    return y * torch.ones(1, y.shape[1], 1, 1, dtype=torch.float64)
+
+
+@unsound(KIND)
+def autocast_within(m, y):
+    with torch.autocast("cpu", torch.bfloat16):
+        return m.conv(y).float()
+
+
 # -- weights --------------------------------------------------------------------------------------
 
 
