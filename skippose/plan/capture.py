@@ -21,8 +21,8 @@ What a plan takes for a constant must be one. Four things see to that, none of t
 3 and 4 cost a second pass and a run of the plan, once for each plan and not for each stream.
 
 What is not seen: a number that Python counts and that is the same in both passes but not later, as
-one that changes in every hundredth frame; and a branch that compiled code takes on values that it
-reads through a pointer.
+one that changes in every hundredth frame; a branch that compiled code takes on values that it reads
+through a pointer; and a number that comes from how many slots there are, for a pass has one.
 """
 
 from __future__ import annotations

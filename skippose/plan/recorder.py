@@ -62,6 +62,7 @@ class Recorder(TorchDispatchMode):
         self._maps: dict[int, Tensor] = {}
         self.constants = Constants(net)
         self._calls: dict[object, int] = {}
+        self._kind = ""
         self._frame_size: tuple[int, int] | None = None
         self._paused = False
         self._ended = False
@@ -84,7 +85,7 @@ class Recorder(TorchDispatchMode):
 
     def begin(self, frame: Tensor) -> Tensor:
         """What to give the network for the frame, (1, C, H, W): value 0."""
-        made = self._stand_in(frame, "the frame")
+        made, self._kind = self._stand_in(frame, "the frame"), _kind(frame)
         self._define(made)
         return made
 
@@ -132,6 +133,8 @@ class Recorder(TorchDispatchMode):
         return value.id
 
     def _name_value(self, tensor: FrameTensor, value: int) -> None:
+        if (found := _kind(tensor)) != self._kind:
+            raise self.refuse(f"a tensor of {found}", f"plans have one kind, here {self._kind}")
         self.ids[id(tensor)] = value
         self._sharing(tensor)[id(tensor)] = tensor
 
@@ -327,6 +330,10 @@ class Recorder(TorchDispatchMode):
     def key_of(self, weight: Tensor) -> Key:
         """The layer that a weight belongs to, and its call."""
         return self._next(self._owners.get(id(weight), f"layer{len(self.ops)}"))
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.dtype} on {tensor.device}"
 
 
 def recording() -> Recorder | None:

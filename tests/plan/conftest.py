@@ -258,7 +258,7 @@ def a_random_number_of_numpy(m, y):
 
 @unsound(DIFFERS)
 def a_clock(m, y):
-    return y + time.perf_counter()
+    return y + time.perf_counter_ns() % 10**6 / 1e3  # small, so that float32 tells two apart
 
 
 # -- second outputs -------------------------------------------------------------------------------
@@ -458,6 +458,22 @@ COUNT = itertools.count()
 @unsound(DIFFERS)
 def a_counter_outside(m, y):
     return y + next(COUNT)
+
+
+# -- other precisions -----------------------------------------------------------------------------
+
+KIND = "a tensor of torch.* on cpu, after .*: plans have one kind, here torch.float32 on cpu"
+
+
+@unsound(KIND)
+def a_constant_of_another_type(m, y):
+    return y * torch.ones(1, y.shape[1], 1, 1, dtype=torch.float64)
+
+
+@unsound(KIND)
+def autocast_within(m, y):
+    with torch.autocast("cpu", torch.bfloat16):
+        return m.conv(y).float()
 
 
 # -- weights --------------------------------------------------------------------------------------

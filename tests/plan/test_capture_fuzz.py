@@ -23,6 +23,9 @@ from skippose.plan.errors import BackendError
 
 torch.set_num_threads(1)
 
+# Few patterns use the layer that is there for them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gated layers of .* did not run")
+
 Size = tuple[int, int, int]
 """(C, H, W) of a map."""
 

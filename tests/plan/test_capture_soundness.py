@@ -22,6 +22,9 @@ from skippose.plan.operators.pool import Pool
 
 torch.set_num_threads(1)
 
+# Few patterns use the layer that is there for them.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gated layers of .* did not run")
+
 BACKENDS = ["torch", "native"]
 
 
