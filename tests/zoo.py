@@ -1,4 +1,4 @@
-"""Small networks and videos that tests of many parts share."""
+"""Small networks and videos, and a gate of a user's own, that tests of many parts share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from skippose.gates import Gate
+from skippose.ops import Convolution
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SKIPPOSE_TEST_DATA", ROOT / ".." / "shared" / "data"))
@@ -161,3 +164,14 @@ class Everything(nn.Module):
         t = torch.tanh(self.up(g))
         low = F.interpolate(low, size=g.shape[2:])
         return t, self.linear(t.mean((2, 3))), torch.cat([low, g], 1), self.uneven(g)
+
+
+class LargestChange(Gate):
+    """Scores by the largest change of any element; no norm, and no spec."""
+
+    def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
+        return change.abs().amax((1, 2))
+
+    def score(self, change: Tensor, conv: Convolution) -> Tensor:
+        g, largest = conv.geometry, change.abs().amax(1, keepdim=True)
+        return F.max_pool2d(g.pad(largest), g.kernel_size, g.stride, 0, g.dilation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,7 +19,10 @@ GATES: dict[str, type[Gate]] = {}
 """The gates that a config can name; :func:`register_gate` adds to them."""
 
 
-def register_gate(kind: type[Gate]) -> type[Gate]:
+Kind = TypeVar("Kind", bound="type[Gate]")
+
+
+def register_gate(kind: Kind) -> Kind:
     """Lets :func:`skippose.build_gate` and configs make a gate by the name of its class.
 
     A class decorator, for gates of this package and of others alike.

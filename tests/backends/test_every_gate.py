@@ -6,14 +6,13 @@ import warnings
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import skippose
 from skippose.backends import BACKENDS
 from skippose.gates import GATES, Gate, InputNormGate
-from skippose.ops import Convolution
 from skippose.plan.errors import BackendError
+from tests.zoo import LargestChange
 
 torch.set_num_threads(1)
 POLICIES = ["hold", "previous"]
@@ -46,15 +45,8 @@ class Band(InputNormGate):
         return super().decide(score, scale) & (score < 3 * self.threshold.limit(scale))
 
 
-class Corner(Gate):
+class Corner(LargestChange):
     """Opens where a pixel changed by much; no norm, no spec, and floats for an answer."""
-
-    def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
-        return change.abs().amax((1, 2))
-
-    def score(self, change: Tensor, conv: Convolution) -> Tensor:
-        g, largest = conv.geometry, change.abs().amax(1, keepdim=True)
-        return F.max_pool2d(g.pad(largest), g.kernel_size, g.stride, 0, g.dilation)
 
     def decide(self, score: Tensor, scale: Tensor | None) -> Tensor:
         return (score > 0.4).to(score.dtype)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import skippose
@@ -17,20 +16,14 @@ from skippose.export import can_export
 from skippose.gates import GATES, Gate, register_gate
 from skippose.ops import Convolution
 from skippose.ops.gate_spec import Change, GateSpec, InputNorm, Threshold
+from tests.zoo import LargestChange
 
 torch.set_num_threads(1)
 EPS = 0.4
 
 
-class Largest(Gate):
+class Largest(LargestChange):
     """Opens where any element of the receptive field changed by more than EPS."""
-
-    def on_columns(self, change: Tensor, response: Tensor, conv: Convolution) -> Tensor:
-        return change.abs().amax((1, 2))
-
-    def score(self, change: Tensor, conv: Convolution) -> Tensor:
-        g, largest = conv.geometry, change.abs().amax(1, keepdim=True)
-        return F.max_pool2d(g.pad(largest), g.kernel_size, g.stride, 0, g.dilation)
 
     def decide(self, score: Tensor, scale: Tensor | None) -> Tensor:
         return score.detach() > EPS
